@@ -1,0 +1,176 @@
+// Package driver is the network clerk: it reads the engine's NetworkDriver
+// calls, asks the overlay room, and answers. It holds no state of its own.
+package driver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"regexp"
+
+	"github.com/docker/go-plugins-helpers/network"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Networks is what the clerk asks of the overlay room.
+type Networks interface {
+	Attach(ctx context.Context, b overlay.Bridge) error
+	Detach(ctx context.Context, id string) error
+	AddPort(ctx context.Context, p overlay.Port) error
+	Join(ctx context.Context, network, endpoint string) (overlay.Joined, error)
+	RemovePort(ctx context.Context, network, endpoint string) error
+}
+
+// AddressSpace is what the ipam clerk calls its addresses; by it the driver
+// knows that a pool is a lease.
+const AddressSpace = "flannel"
+
+// Clerk answers NetworkDriver calls. Every call is idempotent.
+type Clerk struct{ nets Networks }
+
+// New makes a Clerk.
+func New(nets Networks) *Clerk { return &Clerk{nets} }
+
+// Capabilities says that each host has its own part of the network and that
+// the parts reach each other.
+func (*Clerk) Capabilities() *network.CapabilitiesResponse {
+	return &network.CapabilitiesResponse{Scope: network.LocalScope, ConnectivityScope: network.GlobalScope}
+}
+
+// CreateNetwork makes the bridge of a Docker network on this host's lease.
+func (c *Clerk) CreateNetwork(ctx context.Context, req *network.CreateNetworkRequest) error {
+	if err := checkIDs(req.NetworkID); err != nil {
+		return err
+	}
+	opt, err := parseOptions(req.Options)
+	if err != nil {
+		return err
+	}
+	pool, err := leasePool(req)
+	if err != nil {
+		return err
+	}
+	return c.nets.Attach(ctx, overlay.Bridge{ID: req.NetworkID, Subnet: pool, MTU: opt.mtu})
+}
+
+// leasePool is the one IPv4 pool of the request, which must be a lease.
+func leasePool(req *network.CreateNetworkRequest) (netip.Prefix, error) {
+	if len(req.IPv6Data) > 0 {
+		return netip.Prefix{}, fmt.Errorf("--ipv6: the flannel network has no IPv6 subnets; leave it out")
+	}
+	if len(req.IPv4Data) != 1 {
+		return netip.Prefix{}, fmt.Errorf("%d IPv4 pools given; a flannel network has one a host: give --subnet once or not at all", len(req.IPv4Data))
+	}
+	data := req.IPv4Data[0]
+	if data == nil || data.AddressSpace != AddressSpace {
+		return netip.Prefix{}, fmt.Errorf("a flannel network takes its addresses from flannel too; use: docker network create -d flannel --ipam-driver flannel NAME")
+	}
+	pool, err := netip.ParsePrefix(data.Pool)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("pool %q is not a subnet: %w", data.Pool, err)
+	}
+	return pool.Masked(), nil
+}
+
+// DeleteNetwork removes a Docker network; an unknown one is no error.
+func (c *Clerk) DeleteNetwork(ctx context.Context, req *network.DeleteNetworkRequest) error {
+	if err := checkIDs(req.NetworkID); err != nil {
+		return err
+	}
+	return c.nets.Detach(ctx, req.NetworkID)
+}
+
+// CreateEndpoint records a container's address. The answer holds a MAC address
+// only where the engine gave none, for the engine refuses an echo.
+func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointRequest) (*network.CreateEndpointResponse, error) {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return nil, err
+	}
+	if req.Interface == nil || req.Interface.Address == "" {
+		return nil, fmt.Errorf("endpoint %s has no IPv4 address", req.EndpointID)
+	}
+	prefix, err := netip.ParsePrefix(req.Interface.Address)
+	if err != nil {
+		return nil, fmt.Errorf("address %q of endpoint %s: %w", req.Interface.Address, req.EndpointID, err)
+	}
+	if !prefix.Addr().Is4() {
+		return nil, fmt.Errorf("address %s of endpoint %s is not IPv4", prefix, req.EndpointID)
+	}
+	port := overlay.Port{Network: req.NetworkID, Endpoint: req.EndpointID, Addr: prefix.Addr()}
+	var answer network.EndpointInterface
+	if req.Interface.MacAddress == "" {
+		port.MAC = macOf(port.Addr)
+		answer.MacAddress = port.MAC.String()
+	} else if port.MAC, err = kernel.ParseMAC(req.Interface.MacAddress); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", req.EndpointID, err)
+	}
+	if err := c.nets.AddPort(ctx, port); err != nil {
+		return nil, err
+	}
+	return &network.CreateEndpointResponse{Interface: &answer}, nil
+}
+
+// macOf is the address that Docker gives a container with this IP address:
+// stable, so that neighbours' caches stay right when a container restarts.
+func macOf(ip netip.Addr) kernel.MAC {
+	four := ip.As4()
+	return kernel.MAC{0x02, 0x42, four[0], four[1], four[2], four[3]}
+}
+
+// DeleteEndpoint forgets a container's port; an unknown one is no error.
+func (c *Clerk) DeleteEndpoint(ctx context.Context, req *network.DeleteEndpointRequest) error {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return err
+	}
+	return c.nets.RemovePort(ctx, req.NetworkID, req.EndpointID)
+}
+
+// EndpointInfo has nothing to add to what the engine knows.
+func (*Clerk) EndpointInfo(_ context.Context, req *network.InfoRequest) (*network.InfoResponse, error) {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return nil, err
+	}
+	return &network.InfoResponse{Value: map[string]string{}}, nil
+}
+
+// routeVia is libnetwork's route type for a route with a next hop.
+const routeVia = 0
+
+// Join makes the container's interface. It names no gateway, so the engine's
+// own docker_gwbridge carries egress and published ports; the cluster network
+// is one static route.
+func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.JoinResponse, error) {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return nil, err
+	}
+	joined, err := c.nets.Join(ctx, req.NetworkID, req.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	return &network.JoinResponse{
+		InterfaceName: network.InterfaceName{SrcName: joined.Interface, DstPrefix: "eth"},
+		StaticRoutes: []*network.StaticRoute{{
+			Destination: joined.Network.CIDR.String(), RouteType: routeVia, NextHop: joined.Network.Gateway.String(),
+		}},
+	}, nil
+}
+
+// Leave changes nothing: the engine hands the interface back after it, and
+// Join may follow on the same endpoint.
+func (*Clerk) Leave(_ context.Context, req *network.LeaveRequest) error {
+	return checkIDs(req.NetworkID, req.EndpointID)
+}
+
+// ids are Docker's: 64 hexadecimal digits, or 25 letters and digits from swarm.
+var ids = regexp.MustCompile(`^[0-9a-z]{12,64}$`)
+
+func checkIDs(all ...string) error {
+	for _, id := range all {
+		if !ids.MatchString(id) {
+			return fmt.Errorf("%.80q is not a Docker id of 12 to 64 letters and digits", id)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package ipam
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	api "github.com/docker/go-plugins-helpers/ipam"
+)
+
+// The options of the engine's RequestAddress.
+const (
+	typeOption  = "RequestAddressType"
+	typeGateway = "com.docker.network.gateway"
+	macOption   = "com.docker.network.endpoint.macaddress"
+)
+
+// RequestAddress answers with the pool's gateway where the engine asks for
+// that, with the address that --ip or --aux-address names, or with any. An
+// address is on disk before it is answered; where that fails it is free again.
+// A repeated call for one MAC address gets the same answer. The errors are the
+// allocator's, and one for a pool that this host does not know.
+func (c *Clerk) RequestAddress(ctx context.Context, req *api.RequestAddressRequest) (*api.RequestAddressResponse, error) {
+	var want netip.Addr
+	if req.Address != "" {
+		addr, err := netip.ParseAddr(req.Address)
+		if err != nil {
+			return nil, fmt.Errorf("address %s: not an IPv4 address; correct it or leave it out", req.Address)
+		}
+		want = addr.Unmap()
+	}
+	if req.Options[typeOption] == typeGateway {
+		return c.requestGateway(req.PoolID, want)
+	}
+	p, addr, fresh, err := c.take(ctx, req.PoolID, want, req.Options[macOption])
+	if err != nil {
+		return nil, err
+	}
+	if fresh {
+		if err := c.settle(p, addr); err != nil {
+			return nil, err
+		}
+	}
+	return answer(p, addr), nil
+}
+
+// requestGateway answers with the gateway, which is nobody's to take.
+func (c *Clerk) requestGateway(id string, want netip.Addr) (*api.RequestAddressResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, err := c.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if want.IsValid() && want != p.Gateway() {
+		return nil, fmt.Errorf("--gateway %s: the gateway is always the first address of the host's subnet, here %s; leave it out", want, p.Gateway())
+	}
+	return answer(p, p.Gateway()), nil
+}
+
+// take takes the address want, or any if that is zero, and marks it as unsaved
+// if it was free. If another call has taken it for the same owner and is still
+// saving, take waits for what becomes of that.
+func (c *Clerk) take(ctx context.Context, id string, want netip.Addr, owner string) (p *pool, addr netip.Addr, fresh bool, err error) {
+	for {
+		c.mu.Lock()
+		p, err = c.find(id)
+		if err == nil {
+			addr, fresh, err = p.take(want, owner)
+		}
+		if err != nil {
+			c.mu.Unlock()
+			return nil, netip.Addr{}, false, err
+		}
+		if fresh {
+			p.unsaved[addr] = make(chan struct{})
+		}
+		saving := p.unsaved[addr]
+		c.mu.Unlock()
+		if fresh || saving == nil {
+			return p, addr, fresh, nil
+		}
+		select {
+		case <-saving:
+		case <-ctx.Done():
+			return nil, netip.Addr{}, false, fmt.Errorf("wait until address %s is on disk: %w", addr, ctx.Err())
+		}
+	}
+}
+
+// take is Take, or TakeExact where an address is wanted.
+func (p *pool) take(want netip.Addr, owner string) (addr netip.Addr, fresh bool, err error) {
+	if !want.IsValid() {
+		return p.Take(owner)
+	}
+	fresh, err = p.TakeExact(want, owner)
+	return want, fresh, err
+}
+
+// settle puts an unsaved address on disk, or takes it back if that fails.
+func (c *Clerk) settle(p *pool, addr netip.Addr) error {
+	err := c.commit()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		p.Release(addr)
+	}
+	close(p.unsaved[addr])
+	delete(p.unsaved, addr)
+	return err
+}
+
+// ReleaseAddress frees an address. Whatever is not in use, or not known, is no
+// error. Where the error says that the file could not be kept, the address is
+// free nonetheless, and the next change brings the file up to date.
+func (c *Clerk) ReleaseAddress(_ context.Context, req *api.ReleaseAddressRequest) error {
+	addr, err := netip.ParseAddr(req.Address)
+	if err != nil {
+		return nil // none of ours
+	}
+	released, err := c.release(req.PoolID, addr.Unmap())
+	if err != nil || !released {
+		return err
+	}
+	return c.commit()
+}
+
+// release frees an address in memory and tells whether it was held.
+func (c *Clerk) release(id string, addr netip.Addr) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, err := c.find(id)
+	if err != nil {
+		return false, nil
+	}
+	if p.unsaved[addr] != nil {
+		return false, fmt.Errorf("address %s: being handed out at this moment; release it once it is in use", addr)
+	}
+	return p.Release(addr), nil
+}
+
+// find returns a pool by the id that RequestPool answered; the caller holds mu.
+func (c *Clerk) find(id string) (*pool, error) {
+	if subnet, err := netip.ParsePrefix(id); err == nil && c.pools[subnet] != nil {
+		return c.pools[subnet], nil
+	}
+	return nil, fmt.Errorf("pool %s: not known on this host; remove the network and create it anew", id)
+}
+
+// answer gives an address with its subnet's length.
+func answer(p *pool, addr netip.Addr) *api.RequestAddressResponse {
+	return &api.RequestAddressResponse{Address: netip.PrefixFrom(addr, p.Subnet().Bits()).String()}
+}
+
+// Addresses lists what is in use in every pool, pools without any included.
+// Between this call and the next an address may be released and given anew.
+func (c *Clerk) Addresses() map[netip.Prefix][]Holding {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[netip.Prefix][]Holding, len(c.pools))
+	for subnet, p := range c.pools {
+		all[subnet] = p.Held()
+	}
+	return all
+}
+
+// Usage is how many of a pool's addresses are in use, and how many can still be
+// handed out.
+type Usage struct{ Used, Free int }
+
+// Usage counts every pool's addresses.
+func (c *Clerk) Usage() map[netip.Prefix]Usage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[netip.Prefix]Usage, len(c.pools))
+	for subnet, p := range c.pools {
+		all[subnet] = Usage{Used: p.Used(), Free: p.Free()}
+	}
+	return all
+}

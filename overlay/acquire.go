@@ -1,0 +1,245 @@
+package overlay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// rest is how soon an unused subnet may be handed out again. Engines up to 26
+// ask again at once, without end, when the subnet overlaps a route or a name
+// server of the host; a person does not.
+const rest = 3 * time.Second
+
+// handout remembers that a subnet was handed out and not yet used.
+type handout struct{ at time.Time }
+
+// Acquire gives the host's subnet of a network to the engine's address
+// manager, claiming it in the store where it is not held yet. One Docker
+// network a host may hold it at a time.
+func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
+	n := o.reserve(req.Name)
+	o.mu.Lock()
+	err, known := o.available(n), n.record
+	o.mu.Unlock()
+	if err != nil {
+		return Network{}, err
+	}
+	claimed, err := o.claim(ctx, known, req)
+	if err != nil {
+		return Network{}, fmt.Errorf("claim a subnet of %s: %w", title(req.Name), err)
+	}
+	o.mu.Lock()
+	if err := o.available(n); err != nil {
+		o.mu.Unlock()
+		return Network{}, err
+	}
+	n.Config, n.Subnet, n.VTEP = claimed.Config, claimed.Subnet, claimed.VTEP
+	n.Underlay, n.MTU = claimed.Underlay, claimed.MTU
+	if !n.Leased {
+		n.Leased, n.idle = true, make(chan struct{})
+	}
+	n.Held, n.handed = true, handout{time.Now()}
+	view := n.view()
+	o.mu.Unlock()
+	nudge(n.turn)
+	if err := o.file.Commit(); err != nil {
+		return Network{}, errors.Join(fmt.Errorf("save the lease of %s: %w", view.Subnet, err), o.Release(ctx, view.Subnet))
+	}
+	select {
+	case <-ctx.Done():
+		return Network{}, errors.Join(ctx.Err(), o.Release(context.WithoutCancel(ctx), view.Subnet))
+	default:
+		return view, nil
+	}
+}
+
+// reserve finds the network or begins to know it.
+func (o *Overlay) reserve(name string) *network {
+	o.mu.Lock()
+	n := o.nets[name]
+	if n != nil {
+		o.mu.Unlock()
+		return n
+	}
+	n = newNetwork(record{Name: name})
+	o.nets[name] = n
+	o.mu.Unlock()
+	o.spawn <- n
+	return n
+}
+
+// available refuses a second Docker network on one lease; the caller holds mu.
+func (o *Overlay) available(n *network) error {
+	if n.Docker != nil {
+		return fmt.Errorf("%s (subnet %s) is used on this host by Docker network %s already; one Docker network per host and flannel network: use that one, or remove it first with: docker network rm %s",
+			title(n.Name), n.Subnet, head(n.Docker.ID), head(n.Docker.ID))
+	}
+	if n.Held && time.Since(n.handed.at) < rest {
+		return fmt.Errorf("subnet %s of %s was handed out %s ago and is not in use yet: another docker network create is under way, or the subnet overlaps a route (ip route) or a name server (/etc/resolv.conf) of this host",
+			n.Subnet, title(n.Name), time.Since(n.handed.at).Round(time.Millisecond))
+	}
+	return nil
+}
+
+// claim reads the network's config and claims a lease that fits the request.
+func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, error) {
+	cfg, err := o.opt.Store.Config(ctx, req.Name, o.initial(req.Name))
+	if err != nil {
+		return r, err
+	}
+	r.Config = cfg
+	must, err := wantSubnet(cfg, req.Subnet)
+	if err != nil {
+		return r, err
+	}
+	if r.Underlay, err = o.opt.Kernel.Underlay(o.opt.Underlay); err != nil {
+		return r, err
+	}
+	if r.VTEP.IsZero() {
+		r.VTEP = randomMAC()
+	}
+	claim, mtu, err := o.offer(r)
+	if err != nil {
+		return r, err
+	}
+	r.MTU = mtu
+	claim.Prefer, claim.Must = r.Subnet, false
+	if must.IsValid() {
+		claim.Prefer, claim.Must = must, true
+	}
+	claim.Avoid = o.avoid
+	lease, err := o.opt.Store.Claim(ctx, req.Name, claim)
+	if err != nil {
+		return r, err
+	}
+	r.Subnet = lease.Subnet
+	return r, nil
+}
+
+// initial is the config to create where the store has none.
+func (o *Overlay) initial(name string) []byte {
+	if name == "" {
+		return o.opt.Initial
+	}
+	return nil
+}
+
+// wantSubnet turns --subnet into the subnet that must be claimed; zero for any.
+func wantSubnet(cfg Config, asked netip.Prefix) (netip.Prefix, error) {
+	if !asked.IsValid() || asked == cfg.Network {
+		return netip.Prefix{}, nil
+	}
+	if err := cfg.Fits(asked); err != nil {
+		return netip.Prefix{}, fmt.Errorf("--subnet %s: %w; leave it out, or give %s to allow --ip", asked, err, cfg.Network)
+	}
+	return asked, nil
+}
+
+// offer is the claim that r's host makes, and the MTU of its containers.
+func (o *Overlay) offer(r record) (Claim, int, error) {
+	if r.Config.EnableIPv6 || !r.Config.EnableIPv4 {
+		return Claim{}, 0, errors.New("the network's config has EnableIPv6 true or EnableIPv4 false: only IPv4 networks are supported")
+	}
+	backend, err := o.backend(r.Config.Backend.Type)
+	if err != nil {
+		return Claim{}, 0, err
+	}
+	n := network{record: r}
+	pub, err := backend.Publish(n.self())
+	if err != nil {
+		return Claim{}, 0, fmt.Errorf("backend %s: %w", r.Config.Backend.Type, err)
+	}
+	mtu := pub.MTU - pub.Overhead
+	if o.opt.MTU > mtu {
+		return Claim{}, 0, fmt.Errorf("setting MTU=%d: backend %s carries at most %d bytes here (%d of %s less %d)",
+			o.opt.MTU, r.Config.Backend.Type, mtu, pub.MTU, r.Underlay.Name, pub.Overhead)
+	}
+	if o.opt.MTU > 0 {
+		mtu = o.opt.MTU
+	}
+	return Claim{
+		PublicIP: r.Underlay.PublicIP, BackendType: pub.Type, BackendData: pub.Data, TTL: o.opt.TTL,
+	}, mtu, nil
+}
+
+// backend finds a backend by its name in flannel's config.
+func (o *Overlay) backend(name string) (Backend, error) {
+	if b := o.opt.Backends[name]; b != nil {
+		return b, nil
+	}
+	known := make([]string, 0, len(o.opt.Backends))
+	for k := range o.opt.Backends {
+		known = append(known, k)
+	}
+	slices.Sort(known)
+	return nil, fmt.Errorf("the network's config asks for backend %q; supported: %s", name, strings.Join(known, ", "))
+}
+
+// avoid tells why this host cannot use a subnet.
+func (o *Overlay) avoid(p netip.Prefix) error {
+	route, err := o.opt.Kernel.Overlap(p)
+	if err != nil {
+		return fmt.Errorf("look for routes that overlap %s: %w", p, err)
+	}
+	if route != "" {
+		return fmt.Errorf("subnet %s overlaps this host's route %s", p, route)
+	}
+	return nil
+}
+
+// randomMAC makes a unicast, locally administered address.
+func randomMAC() kernel.MAC {
+	var m kernel.MAC
+	_, _ = rand.Read(m[:]) // crypto/rand never returns an error
+	m[0] = m[0]&^1 | 2
+	return m
+}
+
+// Release ends the address manager's use of a subnet. The lease is given back
+// once the Docker network is gone too.
+func (o *Overlay) Release(ctx context.Context, subnet netip.Prefix) error {
+	o.mu.Lock()
+	n := o.bySubnet(subnet)
+	if n == nil {
+		o.mu.Unlock()
+		return nil
+	}
+	n.Held = false
+	o.mu.Unlock()
+	if err := o.file.Commit(); err != nil {
+		return fmt.Errorf("save the release of %s: %w", subnet, err)
+	}
+	return o.giveBack(ctx, n)
+}
+
+// patience is how long a call waits for the store to take a lease back; after
+// it the lease is given back in the background.
+const patience = 3 * time.Second
+
+// giveBack waits a moment for the lease of an unused network to be gone.
+func (o *Overlay) giveBack(ctx context.Context, n *network) error {
+	o.mu.Lock()
+	used, idle := n.used(), n.idle
+	o.mu.Unlock()
+	if used {
+		return nil
+	}
+	nudge(n.turn)
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-idle:
+	case <-late.C:
+		o.opt.Log.Warn("lease not given back yet, trying on", "subnet", n.Subnet)
+	case <-ctx.Done():
+	}
+	return nil
+}

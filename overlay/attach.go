@@ -1,0 +1,192 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Attach makes the Docker network b on a subnet that Acquire returned. It is
+// idempotent.
+func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
+	n, fresh, err := o.bind(b)
+	if err != nil {
+		return err
+	}
+	if fresh {
+		if err := o.file.Commit(); err != nil {
+			o.unbind(n)
+			return fmt.Errorf("save Docker network %s: %w", head(b.ID), err)
+		}
+	}
+	nudge(n.turn)
+	if err := o.sync(ctx, "link "+b.Name(), "addr "+n.view().Gateway.String(), "docker-user"); err != nil {
+		if fresh {
+			o.unbind(n)
+			err = errors.Join(err, o.file.Commit())
+			o.poke()
+		}
+		return fmt.Errorf("make bridge %s for %s: %w", b.Name(), b.Subnet, err)
+	}
+	return nil
+}
+
+// bind records the Docker network; fresh is false when it stood already.
+func (o *Overlay) bind(b Bridge) (n *network, fresh bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forward = true
+	n = o.bySubnet(b.Subnet)
+	switch {
+	case n == nil:
+		return nil, false, fmt.Errorf("subnet %s is not a lease of this host: create the network with --ipam-driver flannel", b.Subnet)
+	case n.Docker != nil && n.Docker.ID == b.ID:
+		return n, false, nil
+	case n.Docker != nil:
+		return nil, false, o.available(n)
+	case b.MTU > n.MTU:
+		return nil, false, fmt.Errorf("-o com.docker.network.driver.mtu=%d: %s carries at most %d bytes here", b.MTU, title(n.Name), n.MTU)
+	}
+	n.Docker = &b
+	o.peers = nil
+	return n, true, nil
+}
+
+func (o *Overlay) unbind(n *network) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n.Docker, n.Ports = nil, nil
+	o.peers = nil
+}
+
+// Detach removes a Docker network and its ports, and gives the lease back when
+// the address manager has let go of it too. An unknown id is no error.
+func (o *Overlay) Detach(ctx context.Context, id string) error {
+	o.mu.Lock()
+	n := o.byDocker(id)
+	o.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	o.unbind(n)
+	if err := o.file.Commit(); err != nil {
+		return fmt.Errorf("save the removal of Docker network %s: %w", head(id), err)
+	}
+	if err := o.sync(ctx); err != nil {
+		return err
+	}
+	return o.giveBack(ctx, n)
+}
+
+// AddPort records a container's port. It is idempotent.
+func (o *Overlay) AddPort(_ context.Context, p Port) error {
+	if err := o.addPort(p); err != nil {
+		return err
+	}
+	if err := o.file.Commit(); err != nil {
+		o.dropPort(p.Network, p.Endpoint)
+		return fmt.Errorf("save endpoint %s: %w", head(p.Endpoint), err)
+	}
+	return nil
+}
+
+func (o *Overlay) addPort(p Port) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forward = true
+	n := o.byDocker(p.Network)
+	if n == nil {
+		return unknownNetwork(p.Network)
+	}
+	if !n.Subnet.Contains(p.Addr) {
+		return fmt.Errorf("address %s is outside this host's subnet %s", p.Addr, n.Subnet)
+	}
+	for _, q := range n.Ports {
+		switch {
+		case q == p:
+			return nil
+		case q.Endpoint == p.Endpoint:
+			return fmt.Errorf("endpoint %s exists already with address %s", head(p.Endpoint), q.Addr)
+		case q.Addr == p.Addr:
+			return fmt.Errorf("address %s belongs to endpoint %s already", p.Addr, head(q.Endpoint))
+		}
+	}
+	n.Ports = append(slices.Clone(n.Ports), p)
+	return nil
+}
+
+func unknownNetwork(id string) error {
+	return fmt.Errorf("Docker network %s is not known on this host: remove it with docker network rm %s and create it anew", head(id), head(id))
+}
+
+// Join makes the port's veth pair and returns what the engine moves into the
+// container. It is idempotent, and may follow a Leave.
+func (o *Overlay) Join(ctx context.Context, dockerNet, endpoint string) (Joined, error) {
+	n, err := o.joining(dockerNet, endpoint, true)
+	if err != nil {
+		return Joined{}, err
+	}
+	name := vethName(endpoint)
+	err = o.sync(ctx, "veth "+name)
+	if _, undo := o.joining(dockerNet, endpoint, false); undo != nil {
+		return Joined{}, undo
+	}
+	if err != nil {
+		return Joined{}, fmt.Errorf("make veth pair %s: %w", name, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return Joined{Interface: peerName(endpoint), Network: n.view()}, nil
+}
+
+// joining says whether the port's veth pair is to be made where it is missing.
+func (o *Overlay) joining(dockerNet, endpoint string, on bool) (*network, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forward = true
+	n := o.byDocker(dockerNet)
+	if n == nil {
+		return nil, unknownNetwork(dockerNet)
+	}
+	if !slices.ContainsFunc(n.Ports, func(p Port) bool { return p.Endpoint == endpoint }) {
+		return nil, fmt.Errorf("endpoint %s is not known on this host: restart the container", head(endpoint))
+	}
+	if on {
+		n.joining[endpoint] = true
+	} else {
+		delete(n.joining, endpoint)
+	}
+	return n, nil
+}
+
+// RemovePort forgets a port and removes its veth pair. An unknown one is no
+// error.
+func (o *Overlay) RemovePort(ctx context.Context, dockerNet, endpoint string) error {
+	if !o.dropPort(dockerNet, endpoint) {
+		return nil
+	}
+	if err := o.file.Commit(); err != nil {
+		return fmt.Errorf("save the removal of endpoint %s: %w", head(endpoint), err)
+	}
+	return o.sync(ctx, "veth "+vethName(endpoint))
+}
+
+func (o *Overlay) dropPort(dockerNet, endpoint string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.byDocker(dockerNet)
+	if n == nil {
+		return false
+	}
+	before := len(n.Ports)
+	n.Ports = slices.DeleteFunc(slices.Clone(n.Ports), func(p Port) bool { return p.Endpoint == endpoint })
+	delete(n.joining, endpoint)
+	return len(n.Ports) < before
+}
+
+func vethName(endpoint string) string { return kernel.VethPrefix + head(endpoint) }
+
+func peerName(endpoint string) string { return kernel.VethPeerPrefix + head(endpoint) }

@@ -1,0 +1,39 @@
+package overlay
+
+import (
+	"encoding/json"
+	"net/netip"
+
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Backend is one way of carrying packets between hosts. It holds no state: it
+// turns values into values.
+type Backend interface {
+	// Publish checks the network's Backend object and returns what this
+	// host's lease says. An error names the field, its value and what is
+	// accepted.
+	Publish(self Self) (Publication, error)
+	// Plan returns what the kernel must hold so that self reaches peers,
+	// and the peers that were skipped, each with its reason. Peers never
+	// include self.
+	Plan(self Self, peers []Lease) (kernel.State, []Junk)
+}
+
+// Self is this host's place in one network.
+type Self struct {
+	Config   Config
+	Subnet   netip.Prefix // zero before the lease is claimed
+	MAC      kernel.MAC   // of this host's VTEP
+	Underlay kernel.Underlay
+	Bridge   string // interface name; empty before the Docker network exists
+	MTU      int    // bytes, of containers' interfaces
+}
+
+// Publication is what a host says in its lease, and what it costs.
+type Publication struct {
+	Type     string // BackendType, empty for the udp backend
+	Data     json.RawMessage
+	Overhead int // bytes that the encapsulation adds to a packet
+	MTU      int // bytes, of the largest outer packet: the underlay's or the config's
+}

@@ -1,0 +1,209 @@
+package overlay_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// memory is a Store in memory, shared by the hosts of a test.
+type memory struct {
+	mu      sync.Mutex
+	config  []byte
+	leases  map[netip.Prefix]overlay.Lease
+	changed chan struct{}
+	down    error // what every call answers while set
+}
+
+func newMemory() *memory {
+	return &memory{leases: map[netip.Prefix]overlay.Lease{}, changed: make(chan struct{})}
+}
+
+// edit changes the truth and wakes the watchers.
+func (m *memory) edit(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *memory) Config(_ context.Context, _ string, initial []byte) (overlay.Config, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return overlay.Config{}, m.down
+	}
+	if m.config == nil {
+		m.config = initial
+	}
+	if m.config == nil {
+		return overlay.Config{}, overlay.ErrNoConfig
+	}
+	return overlay.ParseConfig(m.config)
+}
+
+func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.Lease, error) {
+	cfg, err := m.Config(ctx, "", nil)
+	if err != nil {
+		return overlay.Lease{}, err
+	}
+	want := c.Prefer
+	if !c.Must {
+		want = m.choose(cfg, c)
+	}
+	if !want.IsValid() {
+		return overlay.Lease{}, overlay.ErrFull
+	}
+	lease := overlay.Lease{Subnet: want, PublicIP: c.PublicIP, BackendType: c.BackendType, BackendData: c.BackendData}
+	m.edit(func() {
+		if old, taken := m.leases[want]; taken && old.PublicIP != c.PublicIP {
+			err = &overlay.TakenError{Subnet: want, Owner: old.PublicIP}
+			return
+		}
+		m.leases[want] = lease
+	})
+	return lease, err
+}
+
+// choose is the host's own lease, the preferred subnet, or the first free one.
+func (m *memory) choose(cfg overlay.Config, c overlay.Claim) netip.Prefix {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for subnet, lease := range m.leases {
+		if lease.PublicIP == c.PublicIP {
+			return subnet
+		}
+	}
+	free := func(p netip.Prefix) bool {
+		_, taken := m.leases[p]
+		return !taken && cfg.Fits(p) == nil && c.Avoid(p) == nil
+	}
+	if free(c.Prefer) {
+		return c.Prefer
+	}
+	for p := range cfg.Subnets() {
+		if free(p) {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+func (m *memory) Keep(_ context.Context, _ string, l overlay.Lease) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return m.down
+	}
+	if m.leases[l.Subnet].PublicIP != l.PublicIP {
+		return overlay.ErrLeaseLost
+	}
+	return nil
+}
+
+func (m *memory) Release(_ context.Context, _ string, l overlay.Lease) error {
+	m.mu.Lock()
+	down := m.down
+	m.mu.Unlock()
+	if down != nil {
+		return down
+	}
+	m.edit(func() {
+		if m.leases[l.Subnet].PublicIP == l.PublicIP {
+			delete(m.leases, l.Subnet)
+		}
+	})
+	return nil
+}
+
+func (m *memory) Watch(ctx context.Context, _ string, emit func(overlay.Snapshot)) error {
+	for {
+		m.mu.Lock()
+		var s overlay.Snapshot
+		if m.config != nil {
+			s.Config, _ = overlay.ParseConfig(m.config)
+		}
+		for _, subnet := range slices.SortedFunc(maps.Keys(m.leases), netip.Prefix.Compare) {
+			s.Leases = append(s.Leases, m.leases[subnet])
+		}
+		changed, down := m.changed, m.down
+		m.mu.Unlock()
+		if down == nil {
+			emit(s)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+var errDown = errors.New("etcd at http://192.0.2.1:2379 does not answer")
+
+// board is a Kernel that holds a State and nothing else.
+type board struct {
+	mu     sync.Mutex
+	state  kernel.State
+	refuse map[string]error // by object
+	under  kernel.Underlay
+	routes []netip.Prefix // of the host itself
+	wake   func()
+}
+
+func newBoard(ip string) *board {
+	addr := netip.MustParseAddr(ip)
+	return &board{
+		refuse: map[string]error{},
+		under:  kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
+	}
+}
+
+func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = want
+	var res kernel.Result
+	for object, err := range b.refuse {
+		res.Failed = append(res.Failed, kernel.Failure{Object: object, Err: err})
+	}
+	return res
+}
+
+func (b *board) Watch(ctx context.Context, wake func()) error {
+	b.mu.Lock()
+	b.wake = wake
+	b.mu.Unlock()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (b *board) Doubt() {}
+
+func (b *board) Underlay(kernel.UnderlaySpec) (kernel.Underlay, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.under, nil
+}
+
+func (b *board) Overlap(p netip.Prefix) (string, error) {
+	for _, r := range b.routes {
+		if r.Overlaps(p) {
+			return r.String(), nil
+		}
+	}
+	return "", nil
+}
+
+func (b *board) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state.String()
+}

@@ -1,0 +1,53 @@
+package overlay
+
+import (
+	"net/netip"
+
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Request is what a user asked of docker network create about addresses.
+type Request struct {
+	Name   string       // flannel network; empty for the default network
+	Subnet netip.Prefix // --subnet; zero for none
+}
+
+// Network is one flannel network as this host sees it.
+type Network struct {
+	Name    string
+	CIDR    netip.Prefix // the cluster network
+	Subnet  netip.Prefix // this host's lease
+	Gateway netip.Addr   // the bridge's address, the subnet's first
+	MTU     int          // bytes
+}
+
+// Bridge is the Docker network that uses a host's subnet.
+type Bridge struct {
+	ID     string       // Docker's network id
+	Subnet netip.Prefix // a subnet that Acquire returned
+	MTU    int          // bytes; 0 for the largest that the network carries
+}
+
+// Name is the bridge's interface name, from the head of Docker's network id
+// as Docker's own bridges are named.
+func (b Bridge) Name() string { return kernel.BridgePrefix + head(b.ID) }
+
+// Port is one container's attachment to a Docker network.
+type Port struct {
+	Network  string     // Docker's network id
+	Endpoint string     // Docker's endpoint id
+	Addr     netip.Addr // inside the network's subnet
+	MAC      kernel.MAC
+}
+
+// Joined tells the engine how to plug a port into a container.
+type Joined struct {
+	Interface string // on the host, to be moved into the container
+	Network   Network
+}
+
+// shortID is how much of a Docker id an interface name has room for: the
+// kernel's IFNAMSIZ leaves 15 characters, three of them our prefix.
+const shortID = 12
+
+func head(id string) string { return id[:min(len(id), shortID)] }

@@ -1,0 +1,236 @@
+// Package overlay is the heart of the project: it knows what is wanted on this
+// host, learns from the Store what the other hosts are, plans the kernel's
+// state purely from both, and runs the one loop that makes it so.
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/docker-flannel/docker-flannel/internal/statefile"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Kernel is what the reconciler asks of the kernel room.
+type Kernel interface {
+	// Apply makes want true and tells what it changed and what failed.
+	Apply(ctx context.Context, want kernel.State) kernel.Result
+	// Watch calls wake when something of ours was changed by others; it
+	// returns when ctx ends.
+	Watch(ctx context.Context, wake func()) error
+	// Doubt makes the next Apply read the kernel anew.
+	Doubt()
+	// Underlay finds the interface that carries traffic between hosts.
+	Underlay(spec kernel.UnderlaySpec) (kernel.Underlay, error)
+	// Overlap names a route of this host that overlaps the prefix, or "".
+	Overlap(p netip.Prefix) (string, error)
+}
+
+// Options are what an Overlay is made of.
+type Options struct {
+	Dir      string // of the state files
+	Store    Store
+	Kernel   Kernel
+	Backends map[string]Backend // by BackendType, as in flannel's config
+	Initial  []byte             // the config of the default network where the store has none
+	Underlay kernel.UnderlaySpec
+	MTU      int           // bytes; 0 for the largest that the underlay carries
+	TTL      time.Duration // of a lease
+	Log      *slog.Logger
+}
+
+// Overlay is this host's part of every flannel network it takes part in.
+type Overlay struct {
+	opt  Options
+	file *statefile.Writer
+	seen *statefile.Writer // the leases last seen, so that peers stay reachable without the store
+
+	mu      sync.Mutex
+	nets    map[string]*network // by flannel network name
+	wanted  int                 // edits so far
+	done    int                 // edits that the last pass covered
+	passed  chan struct{}       // closed after every pass
+	failed  []kernel.Failure    // of the last pass
+	peers   *kernel.State       // the backends' plans; nil when they must be made anew
+	forward bool                // the engine is up, so its FORWARD policy is decided
+
+	wake  chan struct{}
+	spawn chan *network
+}
+
+// AuditInterval is how often the kernel is read anew without being told.
+const AuditInterval = 30 * time.Second
+
+// New loads this host's state; it starts nothing.
+func New(opt Options) (*Overlay, error) {
+	o := &Overlay{
+		opt: opt, nets: map[string]*network{}, passed: make(chan struct{}),
+		wake: make(chan struct{}, 1), spawn: make(chan *network),
+	}
+	o.file = statefile.NewWriter(filepath.Join(opt.Dir, "networks.json"), o.records)
+	o.seen = statefile.NewWriter(filepath.Join(opt.Dir, "leases.json"), o.leases)
+	if err := o.load(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Run follows the store and keeps the kernel as wanted until ctx ends. It
+// leaves the data path standing.
+func (o *Overlay) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return o.reconcile(ctx) })
+	g.Go(func() error { return o.opt.Kernel.Watch(ctx, o.poke) })
+	g.Go(func() error {
+		for _, n := range o.all() {
+			g.Go(func() error { return o.tend(ctx, n) })
+		}
+		for {
+			select {
+			case n := <-o.spawn:
+				g.Go(func() error { return o.tend(ctx, n) })
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// poke asks for a pass.
+func (o *Overlay) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sync waits until a pass has covered every edit made before the call, and
+// returns what failed of the named objects.
+func (o *Overlay) sync(ctx context.Context, objects ...string) error {
+	o.mu.Lock()
+	o.wanted++
+	mine := o.wanted
+	o.mu.Unlock()
+	o.poke()
+	for {
+		o.mu.Lock()
+		done, failed, passed := o.done, o.failed, o.passed
+		o.mu.Unlock()
+		if done >= mine {
+			return pick(failed, objects)
+		}
+		select {
+		case <-passed:
+		case <-ctx.Done():
+			return fmt.Errorf("program the kernel: %w", ctx.Err())
+		}
+	}
+}
+
+// pick joins the errors of the named objects.
+func pick(failed []kernel.Failure, objects []string) error {
+	var errs []error
+	for _, f := range failed {
+		for _, object := range objects {
+			if f.Object == object {
+				errs = append(errs, f.Err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reconcile is the one loop that writes to the kernel.
+func (o *Overlay) reconcile(ctx context.Context) error {
+	audit := time.NewTicker(AuditInterval)
+	defer audit.Stop()
+	retry := backoff{min: time.Second, max: AuditInterval}
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-audit.C:
+			o.allowForwarding()
+			o.opt.Kernel.Doubt()
+			o.refreshUnderlay()
+		case <-again.C:
+		case <-o.wake:
+		}
+		if o.pass(ctx) {
+			retry.reset()
+		} else {
+			again.Reset(retry.next())
+		}
+	}
+}
+
+// pass plans once and applies once; true when nothing failed.
+func (o *Overlay) pass(ctx context.Context) bool {
+	o.mu.Lock()
+	covers, want := o.wanted, o.plan()
+	o.mu.Unlock()
+
+	res := o.opt.Kernel.Apply(ctx, want)
+
+	o.mu.Lock()
+	before := o.failed
+	o.done, o.failed = covers, res.Failed
+	close(o.passed)
+	o.passed = make(chan struct{})
+	o.mu.Unlock()
+	o.report(before, res)
+	return len(res.Failed) == 0
+}
+
+// report logs what a pass repaired, and failures that are news.
+func (o *Overlay) report(before []kernel.Failure, res kernel.Result) {
+	for kind, count := range res.Repaired {
+		o.opt.Log.Info("repaired what others changed", "kind", kind, "count", count)
+	}
+	for _, note := range res.Notes {
+		o.opt.Log.Info(note)
+	}
+	known := map[string]bool{}
+	for _, f := range before {
+		known[f.Object+f.Err.Error()] = true
+	}
+	for _, f := range res.Failed {
+		if !known[f.Object+f.Err.Error()] {
+			o.opt.Log.Error("kernel refuses", "object", f.Object, "error", f.Err)
+		}
+	}
+}
+
+// allowForwarding lets the plan turn ip_forward on. Until the engine is known
+// to be up it is left to the engine, which sets its FORWARD policy to DROP
+// only where it turns forwarding on itself.
+func (o *Overlay) allowForwarding() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forward = true
+}
+
+// backoff doubles from min to max.
+type backoff struct{ min, max, now time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.now = min(max(2*b.now, b.min), b.max)
+	return b.now
+}
+
+func (b *backoff) reset() { b.now = 0 }

@@ -1,0 +1,323 @@
+package overlay_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
+)
+
+const (
+	dockerNet = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	endpoint  = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+)
+
+// host is one host of a test: an Overlay that runs, on a board and a log.
+type host struct {
+	*overlay.Overlay
+	board *board
+	log   *lockedBuffer
+	dir   string
+	stop  func()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// start runs a host on the state files in dir.
+func start(t *testing.T, store overlay.Store, b *board, dir string) *host {
+	t.Helper()
+	initial, err := overlay.NewConfig(netip.MustParsePrefix("10.5.0.0/16"), 24, []byte(`{"Type":"vxlan"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &lockedBuffer{}
+	o, err := overlay.New(overlay.Options{
+		Dir: dir, Store: store, Kernel: b, Backends: map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}},
+		Initial: initial, TTL: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- o.Run(ctx) }()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return &host{o, b, log, dir, stop}
+}
+
+// network acquires a subnet and attaches a Docker network to it.
+func (h *host) network(t *testing.T) overlay.Network {
+	t.Helper()
+	n, err := h.Acquire(t.Context(), overlay.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Attach(t.Context(), overlay.Bridge{ID: dockerNet, Subnet: n.Subnet}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// remove takes the network away in the engine's order.
+func (h *host) remove(t *testing.T, n overlay.Network) {
+	t.Helper()
+	if err := h.Release(t.Context(), n.Subnet); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Detach(t.Context(), dockerNet); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func port(n overlay.Network) overlay.Port {
+	return overlay.Port{
+		Network: dockerNet, Endpoint: endpoint, Addr: n.Gateway.Next(), MAC: kernel.MAC{2, 0x42, 10, 5, 1, 2},
+	}
+}
+
+func wantText(t *testing.T, where, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s lacks %q:\n%s", where, part, text)
+		}
+	}
+}
+
+func lacksText(t *testing.T, where, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if strings.Contains(text, part) {
+			t.Errorf("%s has %q:\n%s", where, part, text)
+		}
+	}
+}
+
+func TestLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		b := start(t, store, newBoard("192.0.2.2"), t.TempDir())
+		n, m := a.network(t), b.network(t)
+		if n.Subnet == m.Subnet || n.MTU != 1450 {
+			t.Fatalf("networks %+v and %+v", n, m)
+		}
+		synctest.Wait()
+		wantText(t, "a's kernel", a.board.text(), "fl-0123456789ab", "flannel.1", n.Gateway.String(), m.Subnet.String(), "192.0.2.2", "ipv4/ip_forward")
+		if err := a.AddPort(t.Context(), port(n)); err != nil {
+			t.Fatal(err)
+		}
+		lacksText(t, "kernel before Join", a.board.text(), "flvfedcba987654")
+		joined, err := a.Join(t.Context(), dockerNet, endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if joined.Interface != "flpfedcba987654" || joined.Network != n {
+			t.Errorf("joined %+v", joined)
+		}
+		wantText(t, "kernel after Join", a.board.text(), "flvfedcba987654")
+		if err := a.RemovePort(t.Context(), dockerNet, endpoint); err != nil {
+			t.Fatal(err)
+		}
+		lacksText(t, "kernel after RemovePort", a.board.text(), "flvfedcba987654")
+		a.remove(t, n)
+		synctest.Wait()
+		if text := a.board.text(); text != "" {
+			t.Errorf("left behind:\n%s", text)
+		}
+		if len(store.leases) != 1 {
+			t.Errorf("leases left: %v", store.leases)
+		}
+		lacksText(t, "b's kernel", b.board.text(), n.Subnet.String())
+		if again := a.network(t); again.Subnet != n.Subnet {
+			t.Errorf("subnet %s after %s", again.Subnet, n.Subnet)
+		}
+	})
+}
+
+func TestAttachThenRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		n := a.network(t)
+		if err := a.Detach(t.Context(), dockerNet); err != nil {
+			t.Fatal(err)
+		}
+		if len(store.leases) != 1 {
+			t.Error("the lease went while the address manager held it")
+		}
+		if err := a.Release(t.Context(), n.Subnet); err != nil {
+			t.Fatal(err)
+		}
+		if len(store.leases) != 0 {
+			t.Errorf("leases left: %v", store.leases)
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		ctx := t.Context()
+		acquire := func(subnet string) error {
+			req := overlay.Request{}
+			if subnet != "" {
+				req.Subnet = netip.MustParsePrefix(subnet)
+			}
+			_, err := a.Acquire(ctx, req)
+			return err
+		}
+		refused := func(what string, err error, parts ...string) {
+			t.Helper()
+			if err == nil {
+				t.Errorf("%s: not refused", what)
+				return
+			}
+			wantText(t, what, err.Error(), parts...)
+		}
+		refused("subnet elsewhere", acquire("172.30.0.0/24"), "--subnet 172.30.0.0/24", "10.5.0.0/16")
+		refused("subnet of another length", acquire("10.5.4.0/22"), "--subnet 10.5.4.0/22")
+		store.edit(func() {
+			p := netip.MustParsePrefix("10.5.9.0/24")
+			store.leases[p] = overlay.Lease{Subnet: p, PublicIP: netip.MustParseAddr("192.0.2.9")}
+		})
+		refused("subnet of another host", acquire("10.5.9.0/24"), "10.5.9.0/24", "192.0.2.9")
+		if err := acquire("10.5.0.0/16"); err != nil {
+			t.Fatal(err)
+		}
+		refused("the same subnet at once", acquire(""), "handed out", "resolv.conf")
+		if err := a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.1.0/24"), MTU: 1500}); err == nil {
+			t.Error("MTU 1500 in VXLAN on 1500 not refused")
+		}
+		if err := a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.1.0/24"), MTU: 1400}); err != nil {
+			t.Fatal(err)
+		}
+		refused("a second network", acquire(""), "docker network rm 0123456789ab")
+		refused("a foreign pool", a.Attach(ctx, overlay.Bridge{ID: endpoint, Subnet: netip.MustParsePrefix("10.5.2.0/24")}), "10.5.2.0/24", "--ipam-driver flannel")
+		refused("an unknown endpoint", func() error { _, err := a.Join(ctx, dockerNet, endpoint); return err }(), "fedcba987654")
+		refused("an unknown network", a.AddPort(ctx, overlay.Port{Network: endpoint}), "fedcba987654", "docker network rm")
+	})
+}
+
+func TestAvoidsHostRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoard("10.5.1.7")
+		b.routes = []netip.Prefix{netip.MustParsePrefix("10.5.0.0/22")}
+		a := start(t, newMemory(), b, t.TempDir())
+		if n := a.network(t); n.Subnet.String() != "10.5.4.0/24" {
+			t.Errorf("subnet %s", n.Subnet)
+		}
+	})
+}
+
+func TestRestartWithoutStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		dir := t.TempDir()
+		a := start(t, store, newBoard("192.0.2.1"), dir)
+		b := start(t, store, newBoard("192.0.2.2"), t.TempDir())
+		n, m := a.network(t), b.network(t)
+		if err := a.AddPort(t.Context(), port(n)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		before := a.board.text()
+		a.stop()
+		store.edit(func() { store.down = errDown })
+		fresh := newBoard("192.0.2.1")
+		again := start(t, store, fresh, dir)
+		time.Sleep(overlay.AuditInterval + time.Second) // the fake clock's: forwarding waits for the engine
+		synctest.Wait()
+		if got := fresh.text(); got != before {
+			t.Errorf("after the restart:\n%s\nbefore:\n%s", got, before)
+		}
+		wantText(t, "kernel", fresh.text(), m.Subnet.String())
+		if _, err := again.Join(t.Context(), dockerNet, endpoint); err != nil {
+			t.Errorf("Join without the store: %v", err)
+		}
+		wantText(t, "log", again.log.String(), "does not answer")
+	})
+}
+
+func TestLostLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		n := a.network(t)
+		synctest.Wait()
+		store.edit(func() { delete(store.leases, n.Subnet) })
+		synctest.Wait()
+		if store.leases[n.Subnet].PublicIP.String() != "192.0.2.1" {
+			t.Errorf("the lease was not claimed back: %v", store.leases)
+		}
+		thief := overlay.Lease{Subnet: n.Subnet, PublicIP: netip.MustParseAddr("192.0.2.66")}
+		store.edit(func() { store.leases[n.Subnet] = thief })
+		synctest.Wait()
+		wantText(t, "log", a.log.String(), "ERROR", "192.0.2.66", n.Subnet.String())
+		wantText(t, "kernel", a.board.text(), n.Gateway.String())
+		store.edit(func() { delete(store.leases, n.Subnet) })
+		synctest.Wait()
+		if store.leases[n.Subnet].PublicIP.String() != "192.0.2.1" {
+			t.Error("the lease was not claimed back once it was free")
+		}
+		wantText(t, "log", a.log.String(), "lease is held again")
+	})
+}
+
+func TestKernelRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		n, err := a.Acquire(t.Context(), overlay.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.board.mu.Lock()
+		a.board.refuse["link fl-0123456789ab"] = errors.New("operation not permitted")
+		a.board.refuse["route 10.5.77.0/24"] = errors.New("no such device")
+		a.board.mu.Unlock()
+		err = a.Attach(t.Context(), overlay.Bridge{ID: dockerNet, Subnet: n.Subnet})
+		if err == nil || strings.Contains(err.Error(), "no such device") {
+			t.Errorf("error %v", err)
+		}
+		synctest.Wait()
+		if text := a.board.text(); text != "" {
+			t.Errorf("left behind:\n%s", text)
+		}
+	})
+}

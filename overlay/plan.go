@@ -1,0 +1,106 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// plan is everything wanted on this host now; the caller holds mu. What
+// depends on the peers is planned once a change, so that a container's start
+// costs the same with two hosts as with thousands.
+func (o *Overlay) plan() kernel.State {
+	if o.peers == nil {
+		o.peers = o.planPeers()
+	}
+	want := *o.peers
+	want.Links = slices.Clip(want.Links)
+	want.Addrs = slices.Clip(want.Addrs)
+	want.Forwards = slices.Clip(want.Forwards)
+	want.Sysctls = slices.Clip(want.Sysctls)
+	for _, n := range o.sorted() {
+		if n.Docker == nil {
+			continue
+		}
+		bridge := planBridge(n.view(), *n.Docker)
+		want.Links = append(want.Links, bridge.Links...)
+		want.Addrs = append(want.Addrs, bridge.Addrs...)
+		want.Forwards = append(want.Forwards, bridge.Forwards...)
+		want.Guards = append(want.Guards, bridge.Guards...)
+		want.Sysctls = append(want.Sysctls, bridge.Sysctls...)
+		want.Veths = append(want.Veths, planPorts(bridge.Links[0], n.Ports, n.joining)...)
+	}
+	if o.forward && len(want.Guards) > 0 {
+		want.Sysctls = append(want.Sysctls, kernel.Sysctl{Key: "ipv4/ip_forward", Value: "1"})
+	}
+	return want
+}
+
+// planPeers joins the backends' plans; the caller holds mu.
+func (o *Overlay) planPeers() *kernel.State {
+	var all kernel.State
+	for _, n := range o.sorted() {
+		if n.Docker == nil {
+			continue
+		}
+		backend, err := o.backend(n.Config.Backend.Type)
+		if err != nil {
+			continue // refused by Acquire; only a downgrade comes here, and keep reports it
+		}
+		part, junk := backend.Plan(n.self(), others(n.self(), n.peers))
+		o.reportJunk(n, junk)
+		all.Sysctls = append(all.Sysctls, part.Sysctls...)
+		all.Links = append(all.Links, part.Links...)
+		all.Addrs = append(all.Addrs, part.Addrs...)
+		all.Neighs = append(all.Neighs, part.Neighs...)
+		all.FDB = append(all.FDB, part.FDB...)
+		all.Routes = append(all.Routes, part.Routes...)
+		all.Forwards = append(all.Forwards, part.Forwards...)
+	}
+	return &all
+}
+
+// others are the leases that are not this host's.
+func others(self Self, leases []Lease) []Lease {
+	out := make([]Lease, 0, len(leases))
+	for _, l := range leases {
+		if l.Subnet != self.Subnet && l.PublicIP != self.Underlay.PublicIP {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// planBridge is the bridge of a Docker network: it holds the subnet's first
+// address and forwards only what a backend's plan accepts.
+func planBridge(n Network, b Bridge) kernel.State {
+	name, mtu := b.Name(), n.MTU
+	if b.MTU > 0 {
+		mtu = b.MTU
+	}
+	mac := kernel.MAC{0x02, 0x42}
+	gateway := n.Gateway.As4()
+	copy(mac[2:], gateway[:])
+	return kernel.State{
+		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
+		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: mtu}},
+		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(n.Gateway, n.Subnet.Bits())}},
+		Forwards: []kernel.Forward{
+			{In: name, Out: name, Src: n.Subnet, Dst: n.Subnet},
+		},
+		Guards: []string{name},
+	}
+}
+
+// planPorts is a veth pair a port.
+func planPorts(bridge kernel.Link, ports []Port, joining map[string]bool) []kernel.Veth {
+	out := make([]kernel.Veth, 0, len(ports))
+	for _, p := range ports {
+		out = append(out, kernel.Veth{
+			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
+			MAC: p.MAC, MTU: bridge.MTU, Create: joining[p.Endpoint],
+		})
+	}
+	return out
+}

@@ -1,0 +1,162 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/docker-flannel/docker-flannel/internal/statefile"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// record is what this host must remember of one network over a restart.
+type record struct {
+	Name     string
+	Config   Config
+	Subnet   netip.Prefix // the lease, or the one held last
+	VTEP     kernel.MAC
+	Underlay kernel.Underlay // as last seen
+	MTU      int             // bytes, of containers' interfaces
+	Leased   bool            // a lease may stand in the store
+	Held     bool            // the engine's address manager uses the subnet
+	Docker   *Bridge         // the Docker network; nil when there is none
+	Ports    []Port
+}
+
+// network is a record and what is known beside it while the process runs.
+type network struct {
+	record
+	peers   []Lease
+	junk    map[string]string // reasons already logged, by key
+	handed  handout
+	joining map[string]bool // endpoints whose veth pair is being made
+	turn    chan struct{}   // the network began or ceased to be used
+	kick    chan struct{}   // the lease needs care now
+	idle    chan struct{}   // closed while the store holds no lease of ours
+}
+
+func newNetwork(r record) *network {
+	n := &network{
+		record: r, junk: map[string]string{}, joining: map[string]bool{},
+		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), idle: make(chan struct{}),
+	}
+	if !r.Leased {
+		close(n.idle)
+	}
+	return n
+}
+
+// used tells whether the engine still needs the subnet.
+func (n *network) used() bool { return n.Held || n.Docker != nil }
+
+// view is the network as the clerks see it.
+func (n *network) view() Network {
+	return Network{
+		Name: n.Name, CIDR: n.Config.Network, Subnet: n.Subnet,
+		Gateway: n.Subnet.Addr().Next(), MTU: n.MTU,
+	}
+}
+
+// self is the network as a backend sees it.
+func (n *network) self() Self {
+	s := Self{Config: n.Config, Subnet: n.Subnet, MAC: n.VTEP, Underlay: n.Underlay, MTU: n.MTU}
+	if n.Docker != nil {
+		s.Bridge = n.Docker.Name()
+	}
+	return s
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// title names a network for people.
+func title(name string) string {
+	if name == "" {
+		return "the default network"
+	}
+	return "network " + name
+}
+
+// load reads both state files.
+func (o *Overlay) load() error {
+	var records []record
+	if err := statefile.Load(o.file.Path(), &records); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("load networks: %w", err)
+	}
+	var leases map[string][]Lease
+	if err := statefile.Load(o.seen.Path(), &leases); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("load leases last seen: %w", err)
+	}
+	for _, r := range records {
+		n := newNetwork(r)
+		n.peers = leases[r.Name]
+		o.nets[r.Name] = n
+	}
+	return nil
+}
+
+// records is the content of networks.json.
+func (o *Overlay) records() any {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := make([]record, 0, len(o.nets))
+	for _, n := range o.sorted() {
+		r := n.record
+		r.Ports = slices.Clone(r.Ports)
+		out = append(out, r)
+	}
+	return out
+}
+
+// leases is the content of leases.json.
+func (o *Overlay) leases() any {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := map[string][]Lease{}
+	for name, n := range o.nets {
+		out[name] = n.peers
+	}
+	return out
+}
+
+// sorted lists the networks by name; the caller holds mu.
+func (o *Overlay) sorted() []*network {
+	out := make([]*network, 0, len(o.nets))
+	for _, name := range slices.Sorted(maps.Keys(o.nets)) {
+		out = append(out, o.nets[name])
+	}
+	return out
+}
+
+func (o *Overlay) all() []*network {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sorted()
+}
+
+// bySubnet finds the network whose lease is subnet; the caller holds mu.
+func (o *Overlay) bySubnet(subnet netip.Prefix) *network {
+	for _, n := range o.nets {
+		if n.Subnet == subnet && n.used() {
+			return n
+		}
+	}
+	return nil
+}
+
+// byDocker finds the network of a Docker network id; the caller holds mu.
+func (o *Overlay) byDocker(id string) *network {
+	for _, n := range o.nets {
+		if n.Docker != nil && n.Docker.ID == id {
+			return n
+		}
+	}
+	return nil
+}

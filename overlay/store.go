@@ -1,0 +1,91 @@
+package overlay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Store is the cluster's shared truth: per network one config and one lease a
+// host. The network's name is empty for the default network. Every call ends
+// with ctx; an error names the endpoints and what was asked of them.
+type Store interface {
+	// Config returns the network's config. Where there is none and initial
+	// is not empty, it creates initial by compare-and-create first; the
+	// answer is what the store holds afterwards, whoever wrote it. Without
+	// either it returns ErrNoConfig.
+	Config(ctx context.Context, network string, initial []byte) (Config, error)
+	// Claim makes one subnet this host's and returns its lease. A host that
+	// holds a lease already (same PublicIP) keeps its subnet, with the
+	// claim's data written over the old. Errors: *TakenError, ErrFull.
+	Claim(ctx context.Context, network string, claim Claim) (Lease, error)
+	// Keep renews the lease's time to live without changing its key.
+	// ErrLeaseLost when the key is gone or belongs to another host.
+	Keep(ctx context.Context, network string, lease Lease) error
+	// Release gives the lease back if it is still this host's; a lease
+	// without a time to live (a reservation) stays.
+	Release(ctx context.Context, network string, lease Lease) error
+	// Watch calls emit with the whole truth once at the start and after
+	// every change, until ctx ends. It survives compaction and lost
+	// connections by reading everything anew; it returns only ctx's error.
+	Watch(ctx context.Context, network string, emit func(Snapshot)) error
+}
+
+// Lease is one host's subnet of a network.
+type Lease struct {
+	Subnet        netip.Prefix
+	IPv6Subnet    netip.Prefix // zero without IPv6
+	PublicIP      netip.Addr
+	PublicIPv6    netip.Addr      // zero without an IPv6 underlay
+	BackendType   string          // empty in leases of the udp backend
+	BackendData   json.RawMessage // what the backend publishes, may be empty
+	BackendV6Data json.RawMessage
+	Reserved      bool // no time to live
+}
+
+// Claim is what a host asks of Store.Claim.
+type Claim struct {
+	PublicIP    netip.Addr
+	BackendType string
+	BackendData json.RawMessage
+	Prefer      netip.Prefix // the host's earlier subnet; zero for none
+	Must        bool         // Prefer or *TakenError
+	// Avoid tells which subnets this host cannot use, with the reason; it
+	// may be nil.
+	Avoid func(netip.Prefix) error
+	TTL   time.Duration // of the lease, renewed by Keep
+}
+
+// Snapshot is a network's whole truth at one revision. Leases are valid, lie
+// inside Config and are sorted by subnet; everything else is in Junk.
+type Snapshot struct {
+	Config   Config
+	Leases   []Lease
+	Junk     []Junk
+	Revision int64
+}
+
+// Junk is a key that was skipped, and why.
+type Junk struct{ Key, Reason string }
+
+var (
+	// ErrNoConfig means that the network's config key does not exist.
+	ErrNoConfig = errors.New("network has no config")
+	// ErrLeaseLost means that the lease is gone or another host's.
+	ErrLeaseLost = errors.New("lease lost")
+	// ErrFull means that no subnet is free.
+	ErrFull = errors.New("no free subnet")
+)
+
+// TakenError says that another host holds the subnet that was asked for.
+type TakenError struct {
+	Subnet netip.Prefix
+	Owner  netip.Addr // PublicIP of the holder
+}
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("subnet %s is leased to host %s", e.Subnet, e.Owner)
+}

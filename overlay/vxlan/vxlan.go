@@ -1,0 +1,166 @@
+// Package vxlan is flannel's vxlan backend on the kernel's VXLAN device (RFC
+// 7348): one device a network, and per peer one route, one permanent neighbour
+// and one forwarding entry, as stock flannel sets them.
+package vxlan
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Type is the backend's name in flannel's config.
+const Type = "vxlan"
+
+const (
+	// DefaultVNI and DefaultPort are flannel's, the port being the kernel's.
+	DefaultVNI  = 1
+	DefaultPort = 8472
+	// Overhead is what VXLAN adds on an IPv4 underlay, in bytes: outer IPv4
+	// 20, UDP 8, VXLAN 8, inner Ethernet 14.
+	Overhead = 50
+
+	maxVNI  = 1<<24 - 1
+	maxPort = 1<<16 - 1
+	minMTU  = 576 + Overhead // RFC 791's smallest reassembly buffer inside
+)
+
+// Backend carries packets over VXLAN. It has no state.
+type Backend struct{}
+
+// params are the fields of flannel's Backend object.
+type params struct {
+	VNI           int
+	Port          int
+	GBP           bool
+	Learning      bool
+	DirectRouting bool
+	MTU           int // bytes, of the outer packet
+}
+
+// data is what a host publishes in its lease.
+type data struct {
+	VNI     int
+	VtepMAC kernel.MAC
+}
+
+func parse(raw json.RawMessage) (params, error) {
+	p := params{VNI: DefaultVNI, Port: DefaultPort}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return p, fmt.Errorf("read the config's Backend %s: %w", raw, err)
+		}
+	}
+	if p.Port == 0 {
+		p.Port = DefaultPort
+	}
+	switch {
+	case p.VNI < 1 || p.VNI > maxVNI:
+		return p, fmt.Errorf("VNI %d is outside 1-%d", p.VNI, maxVNI)
+	case p.Port < 1 || p.Port > maxPort:
+		return p, fmt.Errorf("Port %d is outside 1-%d", p.Port, maxPort)
+	case p.MTU != 0 && p.MTU < minMTU:
+		return p, fmt.Errorf("MTU %d is below %d", p.MTU, minMTU)
+	case p.DirectRouting:
+		return p, errors.New("DirectRouting true is not supported: leave it out or set it to false")
+	}
+	return p, nil
+}
+
+// Publish returns the VTEP's VNI and MAC.
+func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
+	p, err := parse(self.Config.Backend.Raw)
+	if err != nil {
+		return overlay.Publication{}, err
+	}
+	mtu := self.Underlay.MTU
+	if p.MTU > mtu {
+		return overlay.Publication{}, fmt.Errorf("MTU %d is above the %d of interface %s", p.MTU, mtu, self.Underlay.Name)
+	}
+	if p.MTU > 0 {
+		mtu = p.MTU
+	}
+	say, err := json.Marshal(data{VNI: p.VNI, VtepMAC: self.MAC})
+	if err != nil {
+		return overlay.Publication{}, fmt.Errorf("write BackendData: %w", err)
+	}
+	return overlay.Publication{Type: Type, Data: say, Overhead: Overhead, MTU: mtu}, nil
+}
+
+// Plan returns the device and what it needs to know of each peer.
+func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
+	p, err := parse(self.Config.Backend.Raw)
+	if err != nil {
+		return kernel.State{}, []overlay.Junk{{Key: "config", Reason: err.Error()}}
+	}
+	name := kernel.VXLANPrefix + strconv.Itoa(p.VNI)
+	state := device(name, p, self)
+	state.Neighs = make([]kernel.Neigh, 0, len(peers))
+	state.FDB = make([]kernel.FDB, 0, len(peers))
+	state.Routes = make([]kernel.Route, 0, len(peers))
+	var junk []overlay.Junk
+	owner := map[kernel.MAC]netip.Addr{self.MAC: self.Underlay.PublicIP}
+	for _, peer := range peers {
+		mac, err := vtep(p, peer, owner)
+		if err != nil {
+			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
+			continue
+		}
+		owner[mac] = peer.PublicIP
+		ip := peer.Subnet.Addr()
+		state.Neighs = append(state.Neighs, kernel.Neigh{Link: name, IP: ip, MAC: mac})
+		state.FDB = append(state.FDB, kernel.FDB{Link: name, MAC: mac, Dst: peer.PublicIP})
+		state.Routes = append(state.Routes, kernel.Route{Dst: peer.Subnet, Via: ip, Link: name, OnLink: true})
+	}
+	return state, junk
+}
+
+// device is the VTEP itself: it holds the subnet's own address as a /32, so
+// that the host reaches containers with an address that peers route back.
+func device(name string, p params, self overlay.Self) kernel.State {
+	mtu := self.Underlay.MTU
+	if p.MTU > 0 {
+		mtu = p.MTU
+	}
+	cidr := self.Config.Network
+	return kernel.State{
+		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
+		Links: []kernel.Link{{
+			Name: name, MAC: self.MAC, MTU: mtu - Overhead,
+			VXLAN: kernel.VXLAN{
+				VNI: p.VNI, Port: p.Port, Local: self.Underlay.Addr, Dev: self.Underlay.Name,
+				Learning: p.Learning, GBP: p.GBP,
+			},
+		}},
+		Addrs: []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(self.Subnet.Addr(), self.Subnet.Addr().BitLen())}},
+		Forwards: []kernel.Forward{
+			{In: self.Bridge, Out: name, Src: self.Subnet, Dst: cidr},
+			{In: name, Out: self.Bridge, Src: cidr, Dst: self.Subnet},
+		},
+	}
+}
+
+// vtep reads a peer's VTEP address, or says why the peer cannot be reached.
+func vtep(p params, peer overlay.Lease, owner map[kernel.MAC]netip.Addr) (kernel.MAC, error) {
+	if peer.BackendType != Type {
+		return kernel.MAC{}, fmt.Errorf("host %s uses backend %q, this host %q", peer.PublicIP, peer.BackendType, Type)
+	}
+	d := data{VNI: p.VNI}
+	if err := json.Unmarshal(peer.BackendData, &d); err != nil {
+		return kernel.MAC{}, fmt.Errorf("BackendData %s of host %s: %w", peer.BackendData, peer.PublicIP, err)
+	}
+	switch other, dup := owner[d.VtepMAC]; {
+	case d.VNI != p.VNI:
+		return d.VtepMAC, fmt.Errorf("host %s uses VNI %d, this host %d", peer.PublicIP, d.VNI, p.VNI)
+	case d.VtepMAC.IsZero() || d.VtepMAC[0]&1 != 0:
+		return d.VtepMAC, fmt.Errorf("VtepMAC %q of host %s is not a unicast address", d.VtepMAC, peer.PublicIP)
+	case dup:
+		return d.VtepMAC, fmt.Errorf("VtepMAC %s of host %s is host %s's", d.VtepMAC, peer.PublicIP, other)
+	}
+	return d.VtepMAC, nil
+}

@@ -1,0 +1,92 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// doors are the sockets that the engine calls at.
+type doors struct{ listeners []net.Listener }
+
+// listen opens both sockets. The second is left to whoever serves it already:
+// the managed name works without it.
+func listen(paths Paths, log *slog.Logger) (*doors, error) {
+	managed, err := listenUnix(paths.Managed)
+	if err != nil {
+		return nil, err
+	}
+	d := &doors{[]net.Listener{managed}}
+	legacy, err := listenUnix(paths.Legacy)
+	if err != nil {
+		log.Error("the plain driver name flannel does not lead here; docker-flannel:latest does", "error", err)
+		return d, nil
+	}
+	d.listeners = append(d.listeners, legacy)
+	return d, nil
+}
+
+// listenUnix listens in place of a socket that nobody serves any more: the
+// engine takes a quarter of a minute for a call to a dead one.
+func listenUnix(path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: another process serves it; disable the other flannel plugin", path), conn.Close())
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// serve answers calls until ctx ends, lets those under way finish, and removes
+// the sockets.
+func (d *doors) serve(ctx context.Context, h http.Handler) error {
+	srv := server(h)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range d.listeners {
+		g.Go(func() error {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+		defer cancel()
+		return srv.Shutdown(last)
+	})
+	return g.Wait()
+}
+
+func (d *doors) paths() []string {
+	var out []string
+	for _, l := range d.listeners {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+// close removes the sockets; those that serve closed already are gone.
+func (d *doors) close() {
+	for _, l := range d.listeners {
+		_ = l.Close() // closed by serve on the clean way out
+	}
+}

@@ -1,0 +1,159 @@
+// Package plugin is the door: it reads the settings, wires the rooms together,
+// and serves the engine's calls on the managed plugin's socket and on a second
+// one by which -d flannel finds the driver.
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/docker-flannel/docker-flannel/driver"
+	"github.com/docker-flannel/docker-flannel/ipam"
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/embedded"
+	"github.com/docker-flannel/docker-flannel/overlay/etcd"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
+)
+
+// backends are the ways of carrying packets, by their names in flannel's
+// config.
+var backends = map[string]overlay.Backend{
+	vxlan.Type: vxlan.Backend{},
+}
+
+func backendNames() []string { return slices.Sorted(maps.Keys(backends)) }
+
+// Paths are where things lie inside the plugin's root folder.
+type Paths struct {
+	State   string // of the state files, kept over upgrades
+	Managed string // socket of the managed plugin
+	Legacy  string // socket by which the plain name flannel is found
+	SysNet  string // the host's /proc/sys/net
+}
+
+// DefaultPaths are those of config.json.
+var DefaultPaths = Paths{
+	State:   "/data",
+	Managed: "/run/docker/plugins/flannel.sock",
+	Legacy:  "/host/plugins/flannel.sock",
+	SysNet:  "/host/sysnet",
+}
+
+const (
+	// leaseTTL is flannel's.
+	leaseTTL = 24 * time.Hour
+	// drain is how long calls under way may take at a stop; the engine kills
+	// the plugin after 10 s.
+	drain = 5 * time.Second
+	// dialTimeout and callTimeout keep a call to etcd well inside deadline.
+	dialTimeout = 2 * time.Second
+	callTimeout = 3 * time.Second
+)
+
+// Run serves until ctx ends. The data path stays: running containers keep
+// talking while the plugin is stopped or upgraded. Where the plugin cannot
+// work, every call is answered with the reason.
+func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVar) error {
+	doors, err := listen(paths, log)
+	if err != nil {
+		return err
+	}
+	defer doors.close()
+	settings, err := ReadSettings(os.LookupEnv)
+	if err != nil {
+		return serveBroken(ctx, doors, log, err)
+	}
+	level.Set(settings.LogLevel)
+	p, err := build(paths, settings, log)
+	if err != nil {
+		return serveBroken(ctx, doors, log, err)
+	}
+	defer p.close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return doors.serve(ctx, routes(p.driver, p.ipam, log)) })
+	g.Go(func() error { return p.overlay.Run(ctx) })
+	if p.embedded != nil {
+		g.Go(func() error { return p.embedded.run(ctx) })
+	}
+	log.Info("serving", "sockets", doors.paths())
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// serveBroken answers every call with why.
+func serveBroken(ctx context.Context, doors *doors, log *slog.Logger, why error) error {
+	log.Error("the plugin cannot work until this is mended", "error", why)
+	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
+	return doors.serve(ctx, broken(why))
+}
+
+// parts are the rooms, wired together.
+type parts struct {
+	overlay  *overlay.Overlay
+	driver   *driver.Clerk
+	ipam     *ipam.Clerk
+	embedded *keeper // nil with an etcd of one's own
+	close    func()
+}
+
+// build makes the rooms; it starts nothing.
+func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
+	p := &parts{}
+	endpoints := s.Endpoints
+	if len(endpoints) == 0 {
+		opt := embedded.Options{Dir: paths.State + "/etcd", Listen: s.Listen, Log: log}
+		p.embedded = newKeeper(opt, log)
+		endpoints = []string{embedded.New(opt).Endpoint()}
+	}
+	client, err := etcd.Dial(etcd.Options{
+		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
+		Username: s.Username, Password: s.Password, DialTimeout: dialTimeout, CallTimeout: callTimeout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+	}
+	kern, err := kernel.Open(kernel.Options{SysNet: paths.SysNet, Log: log})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), client.Close())
+	}
+	p.close = func() {
+		if err := errors.Join(kern.Close(), client.Close()); err != nil {
+			log.Warn("close", "error", err)
+		}
+	}
+	var store overlay.Store = etcd.New(client, s.Prefix)
+	if p.embedded != nil {
+		store = gated{store, p.embedded}
+	}
+	p.overlay, err = overlay.New(overlay.Options{
+		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
+		Initial: s.Config, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
+		MTU: s.MTU, TTL: leaseTTL, Log: log,
+	})
+	if err == nil {
+		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	p.driver = driver.New(p.overlay)
+	return p, nil
+}
+
+// server serves the engine's calls.
+func server(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: deadline}
+}

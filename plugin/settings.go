@@ -1,0 +1,261 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+)
+
+// Settings are what docker plugin set gives the plugin, validated.
+type Settings struct {
+	Endpoints  []string // of an etcd of one's own; empty for the embedded one
+	Listen     string   // client URL of the embedded etcd
+	Prefix     string   // of every key, without a trailing slash
+	CAFile     string
+	CertFile   string
+	KeyFile    string
+	Username   string
+	Password   string
+	Config     []byte // flannel config to create where etcd has none
+	Iface      string
+	PublicIP   netip.Addr
+	MTU        int // bytes; 0 for the largest possible
+	LogLevel   slog.Level
+	configText [3]string
+}
+
+// Setting is one setting's name, default and meaning; config.json and the
+// README list the same.
+type Setting struct {
+	Name, Default, Meaning string
+	read                   func(s *Settings, value string) error
+}
+
+// smallest and largest MTU of a setting, in bytes: RFC 791's reassembly
+// buffer, and the largest IPv4 packet.
+const (
+	minMTU = 576
+	maxMTU = 65535
+)
+
+// AllSettings lists the settings in the order people read them.
+var AllSettings = []Setting{
+	{"ETCD_ENDPOINTS", "", "client URLs of an etcd cluster, separated by commas; empty runs an embedded etcd", readEndpoints},
+	{"ETCD_LISTEN", "http://127.0.0.1:2379", "client URL that the embedded etcd listens on; give this host's address to serve the other hosts", readListen},
+	{"ETCD_PREFIX", "/coreos.com/network", "prefix of every key", readPrefix},
+	{"ETCD_CAFILE", "", "file with the certificates that etcd's is checked against, as the plugin sees it (/certs/...)", text(func(s *Settings) *string { return &s.CAFile })},
+	{"ETCD_CERTFILE", "", "file with the client certificate", text(func(s *Settings) *string { return &s.CertFile })},
+	{"ETCD_KEYFILE", "", "file with the client certificate's key", text(func(s *Settings) *string { return &s.KeyFile })},
+	{"ETCD_USERNAME", "", "etcd user", text(func(s *Settings) *string { return &s.Username })},
+	{"ETCD_PASSWORD", "", "etcd user's password", text(func(s *Settings) *string { return &s.Password })},
+	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
+	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
+	{"BACKEND", "vxlan", "backend of that network: vxlan, or flannel's Backend object as JSON", configPart(2)},
+	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
+	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
+	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
+	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
+}
+
+// ReadSettings reads the settings from an environment. Every wrong one is
+// reported, with its name, its value and what is accepted.
+func ReadSettings(lookup func(string) (string, bool)) (Settings, error) {
+	var s Settings
+	var errs []error
+	for _, setting := range AllSettings {
+		value, given := lookup(setting.Name)
+		if !given {
+			value = setting.Default
+		}
+		if err := setting.read(&s, strings.TrimSpace(value)); err != nil {
+			if setting.Name == "ETCD_PASSWORD" {
+				value = "(hidden)"
+			}
+			errs = append(errs, fmt.Errorf("setting %s=%s: %w", setting.Name, value, err))
+		}
+	}
+	errs = append(errs, s.together()...)
+	return s, errors.Join(errs...)
+}
+
+// together checks the settings that depend on each other, and makes Config.
+func (s *Settings) together() []error {
+	var errs []error
+	if (s.CertFile == "") != (s.KeyFile == "") {
+		errs = append(errs, errors.New("settings ETCD_CERTFILE and ETCD_KEYFILE: give both or neither"))
+	}
+	if (s.Username == "") != (s.Password == "") {
+		errs = append(errs, errors.New("settings ETCD_USERNAME and ETCD_PASSWORD: give both or neither"))
+	}
+	for _, f := range []struct{ name, path string }{
+		{"ETCD_CAFILE", s.CAFile}, {"ETCD_CERTFILE", s.CertFile}, {"ETCD_KEYFILE", s.KeyFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			errs = append(errs, fmt.Errorf("setting %s=%s: %w; files of the host appear under /certs with: docker plugin set docker-flannel certs.source=DIRECTORY", f.name, f.path, err))
+		}
+	}
+	config, err := s.config()
+	if err != nil {
+		return append(errs, err)
+	}
+	s.Config = config
+	return errs
+}
+
+// config is the flannel config that NETWORK, SUBNET_LEN and BACKEND describe.
+func (s *Settings) config() ([]byte, error) {
+	network, err := netip.ParsePrefix(s.configText[0])
+	if err != nil || !network.Addr().Is4() {
+		return nil, fmt.Errorf("setting NETWORK=%s: give an IPv4 network such as 10.5.0.0/16", s.configText[0])
+	}
+	length, err := strconv.Atoi(s.configText[1])
+	if err != nil {
+		return nil, fmt.Errorf("setting SUBNET_LEN=%s: give a number of bits such as 24", s.configText[1])
+	}
+	backend := json.RawMessage(s.configText[2])
+	if !strings.HasPrefix(s.configText[2], "{") {
+		if backend, err = json.Marshal(map[string]string{"Type": s.configText[2]}); err != nil {
+			return nil, fmt.Errorf("setting BACKEND=%s: %w", s.configText[2], err)
+		}
+	}
+	config, err := overlay.NewConfig(network, length, backend)
+	if err != nil {
+		return nil, fmt.Errorf("settings NETWORK=%s SUBNET_LEN=%s BACKEND=%s: %w", s.configText[0], s.configText[1], s.configText[2], err)
+	}
+	parsed, err := overlay.ParseConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("settings NETWORK, SUBNET_LEN and BACKEND: %w", err)
+	}
+	if _, known := backends[parsed.Backend.Type]; !known {
+		return nil, fmt.Errorf("setting BACKEND=%s: supported backends: %s", s.configText[2], strings.Join(backendNames(), ", "))
+	}
+	return config, nil
+}
+
+func text(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*field(s) = value
+		return nil
+	}
+}
+
+func configPart(i int) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		s.configText[i] = value
+		if value == "" {
+			s.configText[i] = [3]string{"10.5.0.0/16", "24", "vxlan"}[i]
+		}
+		return nil
+	}
+}
+
+func readEndpoints(s *Settings, value string) error {
+	for endpoint := range strings.SplitSeq(value, ",") {
+		endpoint = strings.TrimSpace(endpoint)
+		if endpoint == "" {
+			continue
+		}
+		if err := checkURL(endpoint); err != nil {
+			return err
+		}
+		s.Endpoints = append(s.Endpoints, endpoint)
+	}
+	return nil
+}
+
+func readListen(s *Settings, value string) error {
+	if value == "" {
+		value = "http://127.0.0.1:2379"
+	}
+	if err := checkURL(value); err != nil {
+		return err
+	}
+	u, err := url.Parse(value)
+	if err != nil {
+		return err
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil || u.Scheme != "http" {
+		return errors.New("give http://, an address of this host and a port, such as http://10.0.0.1:2379")
+	}
+	s.Listen = value
+	return nil
+}
+
+// checkURL accepts http and https URLs of a host and a port.
+func checkURL(value string) error {
+	u, err := url.Parse(value)
+	if err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Path == "" && u.RawQuery == "" && u.User == nil {
+		if host, port, err := net.SplitHostPort(u.Host); err == nil && host != "" {
+			if n, err := strconv.Atoi(port); err == nil && n > 0 && n <= 65535 {
+				return nil
+			}
+		}
+	}
+	return errors.New("give http:// or https://, a host and a port, such as http://10.0.0.1:2379")
+}
+
+func readPrefix(s *Settings, value string) error {
+	value = strings.TrimRight(value, "/")
+	if !strings.HasPrefix(value, "/") {
+		return errors.New("give a path such as /coreos.com/network")
+	}
+	s.Prefix = value
+	return nil
+}
+
+func readIface(s *Settings, value string) error {
+	if _, err := regexp.Compile(value); err != nil {
+		return fmt.Errorf("give an interface's name or a regular expression: %w", err)
+	}
+	s.Iface = value
+	return nil
+}
+
+func readPublicIP(s *Settings, value string) error {
+	if value == "" {
+		return nil
+	}
+	ip, err := netip.ParseAddr(value)
+	if err != nil || !ip.Is4() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() {
+		return errors.New("give an IPv4 address of this host, such as 10.0.0.1")
+	}
+	s.PublicIP = ip
+	return nil
+}
+
+func readMTU(s *Settings, value string) error {
+	if value == "" || value == "0" {
+		return nil
+	}
+	mtu, err := strconv.Atoi(value)
+	if err != nil || mtu < minMTU || mtu > maxMTU {
+		return fmt.Errorf("give a number of bytes from %d to %d, or 0", minMTU, maxMTU)
+	}
+	s.MTU = mtu
+	return nil
+}
+
+func readLogLevel(s *Settings, value string) error {
+	levels := []string{"debug", "info", "warn", "error"}
+	if value == "" {
+		value = "info"
+	}
+	if !slices.Contains(levels, value) {
+		return fmt.Errorf("give one of %s", strings.Join(levels, ", "))
+	}
+	return s.LogLevel.UnmarshalText([]byte(value))
+}

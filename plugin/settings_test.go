@@ -1,0 +1,129 @@
+package plugin
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+)
+
+func read(pairs map[string]string) (Settings, error) {
+	return ReadSettings(func(name string) (string, bool) {
+		value, given := pairs[name]
+		return value, given
+	})
+}
+
+func TestDefaultSettings(t *testing.T) {
+	s, err := read(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(s.Config), `{"Network":"10.5.0.0/16","SubnetLen":24,"Backend":{"Type":"vxlan"}}`; got != want {
+		t.Errorf("config %s, want %s", got, want)
+	}
+	if s.Listen != "http://127.0.0.1:2379" || s.Prefix != "/coreos.com/network" || s.LogLevel != slog.LevelInfo || s.MTU != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestGoodSettings(t *testing.T) {
+	s, err := read(map[string]string{
+		"ETCD_ENDPOINTS": "https://10.0.0.1:2379, http://[fd00::1]:2379,",
+		"ETCD_PREFIX":    "/net/", "BACKEND": `{"Type":"vxlan","VNI":7}`, "NETWORK": "10.9.3.0/16", "SUBNET_LEN": "26",
+		"MTU": "1400", "LOG_LEVEL": "debug", "PUBLIC_IP": "10.0.0.9", "IFACE": "eth.*",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Endpoints) != 2 || s.Endpoints[1] != "http://[fd00::1]:2379" || s.Prefix != "/net" {
+		t.Errorf("%+v", s)
+	}
+	if got, want := string(s.Config), `{"Network":"10.9.0.0/16","SubnetLen":26,"Backend":{"Type":"vxlan","VNI":7}}`; got != want {
+		t.Errorf("config %s, want %s", got, want)
+	}
+}
+
+func TestWrongSettings(t *testing.T) {
+	for _, c := range []struct{ name, value, accepted string }{
+		{"ETCD_ENDPOINTS", "10.0.0.1:2379", "http://10.0.0.1:2379"},
+		{"ETCD_ENDPOINTS", "http://10.0.0.1", "a port"},
+		{"ETCD_ENDPOINTS", "http://user:secret@10.0.0.1:2379", "http://"},
+		{"ETCD_LISTEN", "http://host:2379", "an address"},
+		{"ETCD_LISTEN", "https://10.0.0.1:2379", "http://"},
+		{"ETCD_PREFIX", "net", "/coreos.com/network"},
+		{"ETCD_CAFILE", "/nowhere/ca.pem", "certs.source"},
+		{"NETWORK", "10.5.0.0", "10.5.0.0/16"},
+		{"NETWORK", "fd00::/64", "IPv4"},
+		{"SUBNET_LEN", "x", "24"},
+		{"SUBNET_LEN", "31", "SubnetLen"},
+		{"BACKEND", "vxlam", "vxlan"},
+		{"BACKEND", `{"Type":`, "JSON"},
+		{"IFACE", "eth[", "regular expression"},
+		{"PUBLIC_IP", "0.0.0.0", "10.0.0.1"},
+		{"MTU", "12", "576"},
+		{"LOG_LEVEL", "loud", "debug, info, warn, error"},
+	} {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			_, err := read(map[string]string{c.name: c.value})
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, part := range []string{c.name, c.value, c.accepted} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q lacks %q", err, part)
+				}
+			}
+		})
+	}
+}
+
+func TestAllWrongSettingsAreNamed(t *testing.T) {
+	_, err := read(map[string]string{"MTU": "x", "LOG_LEVEL": "y", "ETCD_USERNAME": "root", "ETCD_CERTFILE": "/"})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, name := range []string{"MTU", "LOG_LEVEL", "ETCD_PASSWORD", "ETCD_KEYFILE"} {
+		if !strings.Contains(err.Error(), name) {
+			t.Errorf("%q lacks %s", err, name)
+		}
+	}
+}
+
+func TestConfigJSONListsTheSettings(t *testing.T) {
+	text, err := os.ReadFile("../config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Env []struct {
+			Name, Value, Description string
+			Settable                 []string
+		}
+	}
+	if err := json.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	if len(config.Env) != len(AllSettings) {
+		t.Fatalf("config.json has %d settings, the code %d", len(config.Env), len(AllSettings))
+	}
+	for i, env := range config.Env {
+		s := AllSettings[i]
+		if env.Name != s.Name || env.Value != s.Default || env.Description != s.Meaning || len(env.Settable) != 1 {
+			t.Errorf("config.json says %+v, the code %s=%s: %s", env, s.Name, s.Default, s.Meaning)
+		}
+	}
+}
+
+func TestReadmeListsTheSettings(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range AllSettings {
+		if row := "| `" + s.Name + "` |"; !strings.Contains(string(text), row) {
+			t.Errorf("README.md lacks a row %q", row)
+		}
+	}
+}
