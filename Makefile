@@ -1,17 +1,20 @@
-# What people run: make plugin, make demo, make test. README.md tells more.
+# What people run: make demo, make test, make plugin. README.md tells more.
 GO      ?= go
 PLUGIN  ?= docker-flannel:latest
+LINT    := golangci-lint
+LINT_AT := v2.15.0
 ROOTFS  := build/plugin/rootfs
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
+FUZZ_S  ?= 5s
 
-.PHONY: all plugin push lab unit lint test demo fuzz clean
+.PHONY: all plugin push lab unit lint fuzz test demo latency clean
 all: plugin
 
 # plugin leaves build/plugin ready for: docker plugin create docker-flannel build/plugin
-plugin: build/plugin/config.json $(ROOTFS)/flannel
+plugin: $(ROOTFS)/flannel build/plugin/config.json
 
 $(ROOTFS)/flannel: $(SOURCES)
-	mkdir -p $(ROOTFS)/data $(ROOTFS)/certs $(ROOTFS)/host/plugins $(ROOTFS)/host/sysnet $(ROOTFS)/run/docker/plugins
+	mkdir -p $(addprefix $(ROOTFS)/,data certs host/plugins host/sysnet run/docker/plugins)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ .
 
 build/plugin/config.json: config.json
@@ -27,3 +30,35 @@ push: plugin
 unit:
 	$(GO) vet ./...
 	$(GO) test -race ./...
+
+lint: build/tools/$(LINT)-$(LINT_AT)
+	$< run ./...
+
+build/tools/$(LINT)-$(LINT_AT):
+	GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/$(LINT)@$(LINT_AT)
+	mv build/tools/$(LINT) $@
+
+# fuzz gives every fuzz target FUZZ_S.
+fuzz:
+	GO=$(GO) scripts/fuzz $(FUZZ_S)
+
+# lab installs what demo and test need, as root, and says what.
+lab:
+	scripts/lab-setup
+
+# test is everything, as root. The tests on engines come last and one package
+# at a time: each starts machines of its own.
+test: lab lint unit fuzz plugin
+	$(GO) vet -tags lab ./...
+	$(GO) test -race -tags lab ./overlay/...
+	$(GO) test -tags lab -p 1 -count 1 -timeout 20m ./internal/...
+
+demo: lab plugin
+	$(GO) run ./internal/demo
+
+# latency measures docker run on our network beside the engine's own bridge.
+latency: lab plugin
+	$(GO) test -tags lab -run '^$$' -bench DockerRun -benchtime 1x -timeout 20m ./internal/e2e
+
+clean:
+	rm -rf build

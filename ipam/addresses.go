@@ -114,10 +114,7 @@ func (c *Clerk) settle(p *pool, addr netip.Addr) error {
 // error. Where the error says that the file could not be kept, the address is
 // free nonetheless, and the next change brings the file up to date.
 func (c *Clerk) ReleaseAddress(_ context.Context, req *api.ReleaseAddressRequest) error {
-	addr, err := netip.ParseAddr(req.Address)
-	if err != nil {
-		return nil // none of ours
-	}
+	addr, _ := netip.ParseAddr(req.Address) // the zero address is not in use either
 	released, err := c.release(req.PoolID, addr.Unmap())
 	if err != nil || !released {
 		return err
@@ -129,8 +126,8 @@ func (c *Clerk) ReleaseAddress(_ context.Context, req *api.ReleaseAddressRequest
 func (c *Clerk) release(id string, addr netip.Addr) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, err := c.find(id)
-	if err != nil {
+	p := c.lookup(id)
+	if p == nil {
 		return false, nil
 	}
 	if p.unsaved[addr] != nil {
@@ -139,10 +136,17 @@ func (c *Clerk) release(id string, addr netip.Addr) (bool, error) {
 	return p.Release(addr), nil
 }
 
-// find returns a pool by the id that RequestPool answered; the caller holds mu.
+// lookup returns a pool by the id that RequestPool answered, or nil; the caller
+// holds mu.
+func (c *Clerk) lookup(id string) *pool {
+	subnet, _ := netip.ParsePrefix(id) // no pool has the zero subnet
+	return c.pools[subnet]
+}
+
+// find is lookup with an error for the engine; the caller holds mu.
 func (c *Clerk) find(id string) (*pool, error) {
-	if subnet, err := netip.ParsePrefix(id); err == nil && c.pools[subnet] != nil {
-		return c.pools[subnet], nil
+	if p := c.lookup(id); p != nil {
+		return p, nil
 	}
 	return nil, fmt.Errorf("pool %s: not known on this host; remove the network and create it anew", id)
 }

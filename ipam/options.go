@@ -20,7 +20,9 @@ const AddressSpace = "flannel"
 const internalOption = "com.docker.network."
 
 // poolOptions is what --ipam-opt asks for.
-type poolOptions struct{}
+type poolOptions struct {
+	network string // flannel's name for it, empty for the default one
+}
 
 // poolOptionParsers are the accepted --ipam-opt keys, each with what reads its
 // value.
@@ -66,14 +68,15 @@ func parsePoolRequest(req *api.RequestPoolRequest) (overlay.Request, error) {
 	if req.SubPool != "" {
 		return none, fmt.Errorf("--ip-range %s: not supported; every address of the host's subnet is handed out; leave it out", req.SubPool)
 	}
-	if _, err := parsePoolOptions(req.Options); err != nil {
+	options, err := parsePoolOptions(req.Options)
+	if err != nil {
 		return none, err
 	}
 	subnet, err := parseSubnet(req.Pool)
 	if err != nil {
 		return none, err
 	}
-	return overlay.Request{Subnet: subnet}, nil
+	return overlay.Request{Name: options.network, Subnet: subnet}, nil
 }
 
 // parseSubnet reads --subnet; empty text is the zero prefix.

@@ -34,7 +34,7 @@ func (a *Allocator) State() State {
 
 // Held lists the addresses in use, in order.
 func (a *Allocator) Held() []Holding {
-	var list []Holding
+	list := make([]Holding, 0, len(a.held))
 	for _, addr := range slices.SortedFunc(maps.Keys(a.held), netip.Addr.Compare) {
 		list = append(list, Holding{addr, a.held[addr]})
 	}

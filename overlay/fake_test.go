@@ -62,14 +62,14 @@ func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.
 		return overlay.Lease{}, overlay.ErrFull
 	}
 	lease := overlay.Lease{Subnet: want, PublicIP: c.PublicIP, BackendType: c.BackendType, BackendData: c.BackendData}
-	m.edit(func() {
-		if old, taken := m.leases[want]; taken && old.PublicIP != c.PublicIP {
-			err = &overlay.TakenError{Subnet: want, Owner: old.PublicIP}
-			return
-		}
-		m.leases[want] = lease
-	})
-	return lease, err
+	m.mu.Lock()
+	old, taken := m.leases[want]
+	m.mu.Unlock()
+	if taken && old.PublicIP != c.PublicIP {
+		return lease, &overlay.TakenError{Subnet: want, Owner: old.PublicIP}
+	}
+	m.edit(func() { m.leases[want] = lease })
+	return lease, nil
 }
 
 // choose is the host's own lease, the preferred subnet, or the first free one.

@@ -89,24 +89,35 @@ func (o *Overlay) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.reconcile(ctx) })
 	g.Go(func() error { return o.opt.Kernel.Watch(ctx, o.poke) })
-	g.Go(func() error {
-		for _, n := range o.all() {
-			g.Go(func() error { return o.tend(ctx, n) })
-		}
-		for {
-			select {
-			case n := <-o.spawn:
-				g.Go(func() error { return o.tend(ctx, n) })
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	})
+	g.Go(func() error { return o.tendAll(ctx, g) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// tendAll starts one tend a network, for those known at the start and those
+// that come later. One may come both ways.
+func (o *Overlay) tendAll(ctx context.Context, g *errgroup.Group) error {
+	tended := map[*network]bool{}
+	tend := func(n *network) {
+		if !tended[n] {
+			tended[n] = true
+			g.Go(func() error { return o.tend(ctx, n) })
+		}
+	}
+	for _, n := range o.all() {
+		tend(n)
+	}
+	for {
+		select {
+		case n := <-o.spawn:
+			tend(n)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // poke asks for a pass.

@@ -160,7 +160,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("left behind:\n%s", text)
 		}
 		if len(store.leases) != 1 {
-			t.Errorf("leases left: %v", store.leases)
+			t.Errorf("leases left: %v\n%s", store.leases, a.log)
 		}
 		lacksText(t, "b's kernel", b.board.text(), n.Subnet.String())
 		if again := a.network(t); again.Subnet != n.Subnet {

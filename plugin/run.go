@@ -117,23 +117,23 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.embedded = newKeeper(opt, log)
 		endpoints = []string{embedded.New(opt).Endpoint()}
 	}
-	client, err := etcd.Dial(etcd.Options{
-		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
+	remote, err := etcd.New(etcd.Options{
+		Endpoints: endpoints, Prefix: s.Prefix, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
 		Username: s.Username, Password: s.Password, DialTimeout: dialTimeout, CallTimeout: callTimeout,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+		return nil, err
 	}
 	kern, err := kernel.Open(kernel.Options{SysNet: paths.SysNet, Log: log})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), client.Close())
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), remote.Close())
 	}
 	p.close = func() {
-		if err := errors.Join(kern.Close(), client.Close()); err != nil {
+		if err := errors.Join(kern.Close(), remote.Close()); err != nil {
 			log.Warn("close", "error", err)
 		}
 	}
-	var store overlay.Store = etcd.New(client, s.Prefix)
+	var store overlay.Store = remote
 	if p.embedded != nil {
 		store = gated{store, p.embedded}
 	}

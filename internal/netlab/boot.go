@@ -61,8 +61,12 @@ func (h *Host) powerOn(ctx context.Context) error {
 // PowerOff ends all of the host at once, as a power loss does: processes,
 // kernel network state and /run are gone, the disk stays.
 func (h *Host) PowerOff() error {
+	if h == h.lab.wire {
+		return errors.New("the wire has no switch")
+	}
 	h.power.Lock()
 	defer h.power.Unlock()
+	defer h.lab.log.timed("%s: power off", h.spec.Name)()
 	return h.powerOff()
 }
 
@@ -74,7 +78,6 @@ func (h *Host) powerOff() error {
 	if ns == nil {
 		return nil
 	}
-	defer h.lab.log.timed("%s: power off", h.spec.Name)()
 	var failed error
 	if k != nil {
 		k.proc.Kill()
@@ -123,6 +126,7 @@ func (h *Host) startKeeper(ctx context.Context, root string, groups []string) (*
 	proc, err := h.lab.start(context.Background(), job{
 		space: h.ns.space(),
 		argv:  []string{"sh", "-c", initScript, "init"},
+		title: "init.sh",
 		env: append(hostEnv(), "ENGINE="+root, "DISK="+h.dir(), "NAME="+h.spec.Name,
 			"CGROUPS="+strings.Join(groups, " ")),
 		stdout: &said,

@@ -7,11 +7,14 @@ for group in $CGROUPS; do echo 0 >"$group/cgroup.procs"; done
 mount --make-rslave /
 mount -t overlay overlay -o "lowerdir=$ENGINE,upperdir=$DISK/upper,workdir=$DISK/work" "$DISK/root"
 cd "$DISK/root"
+mkdir -p var/lib/docker
 mount --bind "$DISK/docker" var/lib/docker
 
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount --rbind /sys/fs/cgroup sys/fs/cgroup
+# Beside version 1, runc would put containers at the root of version 2.
+umount sys/fs/cgroup/unified 2>/dev/null || true
 mount -t tmpfs -o mode=755 tmpfs run
 mkdir -m 1777 run/lock
 

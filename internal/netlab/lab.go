@@ -115,7 +115,9 @@ func (l *Lab) Close() error {
 	}
 	var failed error
 	for _, h := range hosts {
-		failed = errors.Join(failed, h.PowerOff())
+		h.power.Lock()
+		failed = errors.Join(failed, h.powerOff())
+		h.power.Unlock()
 	}
 	return errors.Join(failed, l.owner.clean())
 }

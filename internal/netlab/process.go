@@ -2,6 +2,7 @@ package netlab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ func (s space) enter() error {
 type job struct {
 	space   space
 	argv    []string
+	title   string // in errors, instead of argv
 	env     []string
 	stdin   io.Reader
 	stdout  io.Writer
@@ -87,7 +89,7 @@ func (j *job) command(ctx context.Context) *exec.Cmd {
 // start runs the job and returns once it is started. The thread that started
 // it waits for it: a parent death signal follows the thread.
 func (l *Lab) start(ctx context.Context, j job) (*Proc, error) {
-	p := &Proc{line: strings.Join(j.argv, " "), done: make(chan struct{})}
+	p := &Proc{line: cmp.Or(j.title, strings.Join(j.argv, " ")), done: make(chan struct{})}
 	ctx, p.cancel = context.WithCancel(ctx)
 	if err := l.adopt(p); err != nil {
 		p.cancel()
@@ -137,6 +139,15 @@ func (l *Lab) run(ctx context.Context, j job) (string, error) {
 		return out, fmt.Errorf("%s: %w: %s", p.line, err, said)
 	}
 	return out, fmt.Errorf("%s: %w", p.line, err)
+}
+
+func (p *Proc) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // Done is closed when the process has ended.

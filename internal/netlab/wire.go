@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"regexp"
@@ -157,4 +158,20 @@ func (h *Host) Unplug() error {
 // Replug puts the host's cable back.
 func (h *Host) Replug() error {
 	return h.lab.ipBatch(h.lab.wire.ns, "link set "+h.spec.Name+" up")
+}
+
+// pull takes the host's interface off the wire, if it is there. The wire of a
+// closed lab goes as a whole.
+func (l *Lab) pull(h *Host) error {
+	if h == l.wire || l.isClosed() {
+		return nil
+	}
+	err := l.wire.Do(func() error {
+		_, err := net.InterfaceByName(h.spec.Name)
+		return err
+	})
+	if err != nil {
+		return nil
+	}
+	return l.ipBatch(l.wire.ns, "link del "+h.spec.Name)
 }

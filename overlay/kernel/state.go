@@ -151,6 +151,10 @@ type Forward struct {
 
 // The marks that tell what is ours; nothing without one is ever touched.
 const (
+	// Alias is the interface alias of every bridge, vxlan device and host
+	// side of a veth pair: a device that carries one of the name prefixes
+	// below without it is somebody else's, for example a stock flanneld's.
+	Alias = "docker-flannel"
 	// BridgePrefix starts every bridge's name.
 	BridgePrefix = "fl-"
 	// VethPrefix starts the host side of every veth pair.

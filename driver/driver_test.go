@@ -1,0 +1,194 @@
+package driver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/docker/go-plugins-helpers/network"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+const (
+	netID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	endID = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+)
+
+// nets remembers what the clerk asked of it.
+type nets struct {
+	bridge overlay.Bridge
+	port   overlay.Port
+	err    error
+}
+
+func (n *nets) Attach(_ context.Context, b overlay.Bridge) error { n.bridge = b; return n.err }
+func (n *nets) Detach(context.Context, string) error             { return n.err }
+func (n *nets) AddPort(_ context.Context, p overlay.Port) error  { n.port = p; return n.err }
+func (n *nets) RemovePort(context.Context, string, string) error { return n.err }
+func (n *nets) Join(context.Context, string, string) (overlay.Joined, error) {
+	return overlay.Joined{Interface: "flpfedcba987654", Network: overlay.Network{
+		CIDR: netip.MustParsePrefix("10.5.0.0/16"), Gateway: netip.MustParseAddr("10.5.7.1"),
+	}}, n.err
+}
+
+func create(t *testing.T, options, pool string) (*nets, error) {
+	t.Helper()
+	req := &network.CreateNetworkRequest{NetworkID: netID}
+	if err := json.Unmarshal([]byte(options), &req.Options); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(pool), &req.IPv4Data); err != nil {
+		t.Fatal(err)
+	}
+	n := &nets{}
+	return n, New(n).CreateNetwork(t.Context(), req)
+}
+
+const lease = `[{"AddressSpace":"flannel","Pool":"10.5.7.0/24","Gateway":"10.5.7.1/24"}]`
+
+func TestCreateNetwork(t *testing.T) {
+	n, err := create(t, `{"com.docker.network.enable_ipv6":false,"com.docker.network.internal":true,
+		"com.docker.network.generic":{"com.docker.network.driver.mtu":"1400"}}`, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1400}
+	if n.bridge != want {
+		t.Errorf("attached %+v, want %+v", n.bridge, want)
+	}
+}
+
+func TestCreateNetworkRefuses(t *testing.T) {
+	for _, c := range []struct{ name, options, pool, says string }{
+		{"default addresses", `{}`, `[{"AddressSpace":"LocalDefault","Pool":"172.18.0.0/16"}]`, "docker network create -d flannel --ipam-driver flannel"},
+		{"no pool", `{}`, `[]`, "0 IPv4 pools"},
+		{"null pool", `{}`, `[null]`, "--ipam-driver flannel"},
+		{"junk pool", `{}`, `[{"AddressSpace":"flannel","Pool":"x"}]`, `"x"`},
+		{"ipv6", `{"com.docker.network.enable_ipv6":true}`, lease, "--ipv6"},
+		{"no ipv4", `{"com.docker.network.enable_ipv4":false}`, lease, "--ipv4=false"},
+		{"unknown option", `{"com.docker.network.generic":{"color":"red"}}`, lease, "-o color=red"},
+		{"small mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"7"}}`, lease, "mtu=7"},
+		{"junk mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"big"}}`, lease, "mtu=big"},
+		{"number as option", `{"com.docker.network.generic":{"a":1}}`, lease, "-o a=1"},
+		{"list of options", `{"com.docker.network.generic":[]}`, lease, "generic"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n, err := create(t, c.options, c.pool)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want one with %q", err, c.says)
+			}
+			if (n.bridge != overlay.Bridge{}) {
+				t.Errorf("attached %+v", n.bridge)
+			}
+		})
+	}
+}
+
+func TestCreateEndpoint(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		iface  network.EndpointInterface
+		answer network.EndpointInterface
+		mac    string
+	}{
+		{"the engine's MAC", network.EndpointInterface{Address: "10.5.7.9/24", MacAddress: "02:42:AC:11:00:02"}, network.EndpointInterface{}, "02:42:ac:11:00:02"},
+		{"no MAC", network.EndpointInterface{Address: "10.5.7.9/24"}, network.EndpointInterface{MacAddress: "02:42:0a:05:07:09"}, "02:42:0a:05:07:09"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := &nets{}
+			res, err := New(n).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *res.Interface != c.answer {
+				t.Errorf("answer %+v, want %+v", *res.Interface, c.answer)
+			}
+			mac, err := kernel.ParseMAC(c.mac)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := (overlay.Port{Network: netID, Endpoint: endID, Addr: netip.MustParseAddr("10.5.7.9"), MAC: mac}); n.port != want {
+				t.Errorf("port %+v, want %+v", n.port, want)
+			}
+		})
+	}
+}
+
+func TestCreateEndpointRefuses(t *testing.T) {
+	for name, iface := range map[string]*network.EndpointInterface{
+		"nothing":      nil,
+		"no address":   {},
+		"junk address": {Address: "10.5.7"},
+		"ipv6":         {Address: "fd00::1/64"},
+		"junk mac":     {Address: "10.5.7.9/24", MacAddress: "zz"},
+	} {
+		n := &nets{}
+		req := &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: iface}
+		if _, err := New(n).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
+			t.Errorf("%s: error %v, port %+v", name, err, n.port)
+		}
+	}
+}
+
+func TestJoin(t *testing.T) {
+	res, err := New(&nets{}).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &network.JoinResponse{
+		InterfaceName: network.InterfaceName{SrcName: "flpfedcba987654", DstPrefix: "eth"},
+		StaticRoutes:  []*network.StaticRoute{{Destination: "10.5.0.0/16", RouteType: 0, NextHop: "10.5.7.1"}},
+	}
+	if !reflect.DeepEqual(res, want) {
+		t.Errorf("answer %+v, want %+v", res, want)
+	}
+}
+
+func TestIDsAreChecked(t *testing.T) {
+	c, ctx := New(&nets{}), t.Context()
+	for _, id := range []string{"", "short", "../../../../etc/passwd", strings.Repeat("a", 65), "0123456789ABCDEF"} {
+		calls := map[string]error{
+			"CreateNetwork":  c.CreateNetwork(ctx, &network.CreateNetworkRequest{NetworkID: id}),
+			"DeleteNetwork":  c.DeleteNetwork(ctx, &network.DeleteNetworkRequest{NetworkID: id}),
+			"DeleteEndpoint": c.DeleteEndpoint(ctx, &network.DeleteEndpointRequest{NetworkID: netID, EndpointID: id}),
+			"Leave":          c.Leave(ctx, &network.LeaveRequest{NetworkID: id, EndpointID: endID}),
+		}
+		_, calls["CreateEndpoint"] = c.CreateEndpoint(ctx, &network.CreateEndpointRequest{NetworkID: netID, EndpointID: id})
+		_, calls["Join"] = c.Join(ctx, &network.JoinRequest{NetworkID: id, EndpointID: endID})
+		_, calls["EndpointInfo"] = c.EndpointInfo(ctx, &network.InfoRequest{NetworkID: id, EndpointID: endID})
+		for call, err := range calls {
+			if err == nil {
+				t.Errorf("%s took id %q", call, id)
+			}
+		}
+	}
+}
+
+func TestErrorsPass(t *testing.T) {
+	want := errors.New("no space left on device")
+	c := New(&nets{err: want})
+	if err := c.DeleteNetwork(t.Context(), &network.DeleteNetworkRequest{NetworkID: netID}); !errors.Is(err, want) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func FuzzParseOptions(f *testing.F) {
+	f.Add(`{"com.docker.network.generic":{"com.docker.network.driver.mtu":"1400"}}`)
+	f.Add(`{"com.docker.network.generic":null,"com.docker.network.enable_ipv6":"x"}`)
+	f.Add(`{"com.docker.network.generic":{"a":{"b":[]}}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var raw map[string]any
+		if json.Unmarshal([]byte(text), &raw) != nil {
+			return
+		}
+		if opt, err := parseOptions(raw); err == nil && opt.mtu != 0 && opt.mtu < minMTU {
+			t.Errorf("%s gives %+v", text, opt)
+		}
+	})
+}

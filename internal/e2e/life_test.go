@@ -1,0 +1,198 @@
+//go:build lab
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/internal/netlab"
+)
+
+// removeAll removes every container of a host.
+func removeAll(t testing.TB, h *netlab.Host) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if _, err := h.Exec(ctx, "sh", "-c", "docker ps -aq | xargs -r docker rm -f"); err != nil {
+		t.Error(err)
+	}
+}
+
+// traces is all that the plugin could leave in a host's kernel, without
+// counters and interface numbers.
+func traces(t testing.TB, h *netlab.Host) string {
+	t.Helper()
+	out := sh(t, h, `ip -o link; ip -o -4 addr; ip route show table all; nft list ruleset; ls /run/docker/plugins; bridge fdb 2>/dev/null; ip neigh show nud permanent`)
+	var kept []string
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.Contains(line, "fl-") || strings.Contains(line, "fl") && strings.Contains(line, "veth") ||
+			strings.Contains(line, "flannel") || strings.Contains(line, "flv") || strings.Contains(line, "flp") || strings.Contains(line, "10.5.") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+func TestNothingIsLeft(t *testing.T) {
+	for _, h := range cluster.hosts {
+		if before := traces(t, h); before != "" {
+			t.Fatalf("%s before:\n%s", h.Name(), before)
+		}
+	}
+	t.Run("use", func(t *testing.T) {
+		install(t, cluster.hosts)
+		for _, h := range cluster.hosts {
+			docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
+			docker(t, h, "run", "--rm", "--network", network, "-p", "8080:80", "busybox", "true")
+			if during := traces(t, h); !strings.Contains(during, "flannel.1") || !strings.Contains(during, "fl-") || !strings.Contains(during, "table inet docker-flannel") {
+				t.Errorf("the probe does not see the network on %s:\n%s", h.Name(), during)
+			}
+		}
+		if n := len(leases(t)); n != 2 {
+			t.Errorf("%d leases", n)
+		}
+		docker(t, cluster.hosts[1], "network", "rm", network)
+		if n := len(leases(t)); n != 1 {
+			t.Errorf("%d leases after one host removed its network", n)
+		}
+		docker(t, cluster.hosts[0], "network", "rm", network)
+		if left := leases(t); len(left) != 0 {
+			t.Errorf("leases left: %v", left)
+		}
+	})
+	for _, h := range cluster.hosts {
+		if after := traces(t, h); after != "" {
+			t.Errorf("%s after:\n%s", h.Name(), after)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	install(t, cluster.hosts)
+	for _, h := range cluster.hosts {
+		t.Run(h.Name(), func(t *testing.T) {
+			refused := func(says []string, args ...string) {
+				t.Helper()
+				err := try(t, h, append([]string{"network", "create"}, args...)...)
+				if err == nil {
+					t.Errorf("docker network create %s: not refused", strings.Join(args, " "))
+					undo(t, h, "network", "rm", args[len(args)-1])
+					return
+				}
+				t.Log(err)
+				contains(t, "the answer to "+strings.Join(args, " "), err.Error(), says...)
+			}
+			ours := []string{"-d", "flannel", "--ipam-driver", "flannel"}
+			refused([]string{"docker network create -d flannel --ipam-driver flannel"}, "-d", "flannel", "x")
+			refused([]string{"color=red"}, append(ours, "-o", "color=red", "x")...)
+			refused([]string{"color", "red"}, append(ours, "--ipam-opt", "color=red", "x")...)
+			refused([]string{"172.30.0.0/16", cidr}, append(ours, "--subnet", "172.30.0.0/16", "x")...)
+			refused([]string{"--ipv6"}, append(ours, "--ipv6", "x")...)
+			refused([]string{"1500", "1450"}, append(ours, "-o", "com.docker.network.driver.mtu=1500", "x")...)
+			docker(t, h, append([]string{"network", "create"}, append(ours, network)...)...)
+			undo(t, h, "network", "rm", network)
+			refused([]string{"docker network rm"}, append(ours, "x")...)
+		})
+	}
+}
+
+func TestWrongSetting(t *testing.T) {
+	for _, h := range cluster.hosts {
+		t.Run(h.Name(), func(t *testing.T) {
+			docker(t, h, "plugin", "create", pluginName, "/plugin")
+			undo(t, h, "plugin", "rm", "-f", pluginName)
+			docker(t, h, "plugin", "set", pluginName, "MTU=huge", "BACKEND=vxlam")
+			docker(t, h, "plugin", "enable", pluginName)
+			begin := time.Now()
+			err := try(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
+			if err == nil {
+				t.Fatal("a network was made")
+			}
+			contains(t, "the answer", err.Error(), "MTU=huge", "576", "BACKEND=vxlam", "vxlan", "docker plugin set")
+			if took := time.Since(begin); took > 20*time.Second {
+				t.Errorf("the answer took %s", took)
+			}
+			log, err := os.ReadFile(h.EngineLog())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !regexp.MustCompile(`level=error.*MTU=huge`).Match(log) {
+				t.Error("the engine's log does not name the setting as an error")
+			}
+			docker(t, h, "plugin", "disable", "-f", pluginName)
+			docker(t, h, "plugin", "set", pluginName, "MTU=1300", "BACKEND=vxlan")
+			docker(t, h, "plugin", "enable", pluginName)
+			create(t, []*netlab.Host{h})
+			contains(t, "MTU", docker(t, h, "run", "--rm", "--network", network, "busybox", "cat", "/sys/class/net/eth0/mtu"), "1300")
+		})
+	}
+}
+
+func TestManagedName(t *testing.T) {
+	install(t, cluster.hosts)
+	for _, h := range cluster.hosts {
+		docker(t, h, "network", "create", "-d", pluginName+":latest", "--ipam-driver", pluginName+":latest", network)
+		undo(t, h, "network", "rm", network)
+		docker(t, h, "run", "--rm", "--network", network, "busybox", "true")
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	registry, err := cluster.lab.Registry(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := registry + "/docker-flannel:test"
+	docker(t, cluster.hosts[0], "plugin", "create", name, "/plugin")
+	docker(t, cluster.hosts[0], "plugin", "push", name)
+	docker(t, cluster.hosts[0], "plugin", "rm", name)
+	url := fmt.Sprintf("http://%s:2379", cluster.hosts[0].Addr())
+	for i, h := range cluster.hosts {
+		etcd := []string{"ETCD_LISTEN=" + url, "ETCD_ENDPOINTS=" + url}[i]
+		docker(t, h, "plugin", "install", "--grant-all-permissions", "--alias", pluginName, name, etcd)
+		undo(t, h, "plugin", "rm", "-f", pluginName)
+	}
+	create(t, cluster.hosts)
+	a := start(t, cluster.hosts[0], "a", "busybox", "sleep", "600")
+	docker(t, cluster.hosts[1], "run", "--rm", "--network", network, "busybox", "ping", "-c", "2", "-w", "5", a)
+}
+
+func TestPluginRestart(t *testing.T) {
+	install(t, cluster.hosts)
+	create(t, cluster.hosts)
+	a := start(t, cluster.hosts[0], "a", "busybox", "sleep", "600")
+	start(t, cluster.hosts[1], "b", "busybox", "sh", "-c", "ping -i 0.05 "+a+" >/tmp/log; sleep 600")
+	for _, h := range cluster.hosts {
+		docker(t, h, "plugin", "disable", "-f", pluginName)
+		docker(t, h, "plugin", "enable", pluginName)
+		docker(t, h, "run", "--rm", "--network", network, "busybox", "ping", "-c", "1", "-w", "5", a)
+	}
+	docker(t, cluster.hosts[1], "exec", "b", "sh", "-c", "kill -INT $(pidof ping); while pidof ping; do :; done")
+	contains(t, "ping over two restarts", docker(t, cluster.hosts[1], "exec", "b", "cat", "/tmp/log"), " 0% packet loss")
+}
+
+func TestDockerfile(t *testing.T) {
+	h := cluster.hosts[0]
+	sh(t, h, "mkdir -p /context/build")
+	if err := h.CopyIn(t.Context(), pluginDir, "/context/build/plugin"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.ExecIn(t.Context(), strings.NewReader(string(text)), "sh", "-c", "cat >/context/Dockerfile"); err != nil {
+		t.Fatal(err)
+	}
+	docker(t, h, "build", "-q", "-t", "rootfs", "/context")
+	undo(t, h, "rmi", "-f", "rootfs")
+	docker(t, h, "create", "--name", "rootfs", "rootfs")
+	undo(t, h, "rm", "rootfs")
+	sh(t, h, "mkdir -p /made && docker export rootfs | tar -C /made -x && cmp /made/flannel /plugin/rootfs/flannel && test -d /made/host/sysnet")
+}

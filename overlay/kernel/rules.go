@@ -1,0 +1,72 @@
+package kernel
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/expr"
+)
+
+// Our table holds one chain; its rules are named by their texts, which the
+// kernel keeps for us as comments.
+
+// chainPriority puts our chain after conntrack and before the filter tables of
+// others, which stand at 0.
+const chainPriority = -5
+
+// chainText describes the chain as it must be.
+var chainText = fmt.Sprintf("chain forward type filter hook forward priority %d policy accept", chainPriority)
+
+// rule is one rule of ours: a Forward or a guard.
+type rule interface {
+	String() string // unique, and what the rule is known by
+	exprs() []expr.Any
+}
+
+// guard is the rule that drops what is left to or from one bridge.
+type guard struct {
+	link string
+	out  bool
+}
+
+func (g guard) String() string {
+	if g.out {
+		return "guard out " + g.link
+	}
+	return "guard in " + g.link
+}
+
+// rulesOf gives a state's rules in the order they must stand: what is let
+// through, then the guards that drop the rest.
+func rulesOf(s State) []rule {
+	var accepts, guards []rule
+	for _, f := range s.Forwards {
+		accepts = append(accepts, f)
+	}
+	for _, link := range s.Guards {
+		guards = append(guards, guard{link, false}, guard{link, true})
+	}
+	return append(tidy(accepts), tidy(guards)...)
+}
+
+// tidy sorts rules by their texts, equal ones once.
+func tidy(rules []rule) []rule {
+	slices.SortFunc(rules, func(a, b rule) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.CompactFunc(rules, func(a, b rule) bool { return a.String() == b.String() })
+}
+
+// tableOf is the table that a state asks for; without rules, none.
+func tableOf(s State) table {
+	t := table{rules: rulesOf(s)}
+	if len(t.rules) == 0 {
+		return t
+	}
+	lines := []string{chainText}
+	for _, r := range t.rules {
+		lines = append(lines, r.String())
+	}
+	t.text = strings.Join(lines, "\n") + "\n"
+	return t
+}
