@@ -30,7 +30,8 @@ type Store interface {
 	Release(ctx context.Context, network string, lease Lease) error
 	// Watch calls emit with the whole truth once at the start and after
 	// every change, until ctx ends. It survives compaction and lost
-	// connections by reading everything anew; it returns only ctx's error.
+	// connections by reading everything anew; it returns ctx's error, or at
+	// once an error for a network name that cannot be a key.
 	Watch(ctx context.Context, network string, emit func(Snapshot)) error
 }
 
@@ -54,13 +55,15 @@ type Claim struct {
 	Prefer      netip.Prefix // the host's earlier subnet; zero for none
 	Must        bool         // Prefer or *TakenError
 	// Avoid tells which subnets this host cannot use, with the reason; it
-	// may be nil.
+	// may be nil. A lease that is kept is not asked about, nor is Must's.
 	Avoid func(netip.Prefix) error
 	TTL   time.Duration // of the lease, renewed by Keep
 }
 
 // Snapshot is a network's whole truth at one revision. Leases are valid, lie
-// inside Config and are sorted by subnet; everything else is in Junk.
+// inside Config and are sorted by subnet; everything else is in Junk. Config is
+// the last good one, zero (and then without leases) before the first. Revision
+// may go back when the store was restored. Receivers must not modify it.
 type Snapshot struct {
 	Config   Config
 	Leases   []Lease
@@ -87,5 +90,8 @@ type TakenError struct {
 }
 
 func (e *TakenError) Error() string {
+	if !e.Owner.IsValid() {
+		return fmt.Sprintf("subnet %s is held by a lease that cannot be read", e.Subnet)
+	}
 	return fmt.Sprintf("subnet %s is leased to host %s", e.Subnet, e.Owner)
 }

@@ -117,23 +117,23 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.embedded = newKeeper(opt, log)
 		endpoints = []string{embedded.New(opt).Endpoint()}
 	}
-	remote, err := etcd.New(etcd.Options{
-		Endpoints: endpoints, Prefix: s.Prefix, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
+	client, err := etcd.Dial(etcd.Options{
+		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
 		Username: s.Username, Password: s.Password, DialTimeout: dialTimeout, CallTimeout: callTimeout,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
 	}
 	kern, err := kernel.Open(kernel.Options{SysNet: paths.SysNet, Log: log})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), remote.Close())
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), client.Close())
 	}
 	p.close = func() {
-		if err := errors.Join(kern.Close(), remote.Close()); err != nil {
+		if err := errors.Join(kern.Close(), client.Close()); err != nil {
 			log.Warn("close", "error", err)
 		}
 	}
-	var store overlay.Store = remote
+	var store overlay.Store = etcd.New(client, s.Prefix, etcd.WithLogger(log))
 	if p.embedded != nil {
 		store = gated{store, p.embedded}
 	}

@@ -1,142 +1,188 @@
-// Package embedded runs an etcd server of one member inside the plugin, for
-// clusters that have none of their own.
+// Package embedded runs an etcd server of a single member inside this process,
+// for clusters that have no etcd of their own. Its clients are the same as any
+// other etcd's: overlay/etcd on every host, flanneld, etcdctl.
 package embedded
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
 )
 
-// Options are what a Server is made of.
+// Options say where the server keeps its data and where it listens.
 type Options struct {
-	Dir    string // of the data
-	Listen string // client URL, http://address:port
-	Log    *slog.Logger
+	// Dir holds the data. It is made where it does not exist.
+	Dir string
+	// Listen is the URL that clients reach the server at, such as
+	// http://10.0.0.1:2379: the setting ETCD_LISTEN. It may change between two
+	// starts on the same data. Port 0 takes a free one.
+	Listen string
+	// Log gets etcd's warnings; nil for nobody.
+	Log *slog.Logger
 }
 
-// Server is an embedded etcd.
+// Server is an etcd server that New describes and Run runs.
 type Server struct {
-	opt   Options
-	ready chan struct{}
+	dir      string
+	listen   url.URL
+	wrong    error // with the options
+	log      *slog.Logger
+	ready    chan struct{}
+	once     sync.Once
+	port     string // that it listens at, once ready
+	stopping atomic.Bool
 }
 
-const (
-	// start bounds the time until the server answers.
-	start = 30 * time.Second
-	// keepHistory is how much of the past a slow watcher may catch up with.
-	keepHistory = "1h"
-	// peerSocket is a file in the working folder: etcd's URLs of unix sockets
-	// have no room for a path.
-	peerSocket = "etcd-peer.sock"
-)
+// New makes a server. It starts nothing; Run says where the options are wrong.
+func New(o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	listen, err := parseListen(o.Listen)
+	return &Server{dir: o.Dir, listen: listen, wrong: err, log: o.Log, ready: make(chan struct{})}
+}
 
-// New makes a Server; it starts nothing.
-func New(opt Options) *Server { return &Server{opt: opt, ready: make(chan struct{})} }
-
-// Ready is closed once the server answers.
+// Ready is closed once the server answers clients.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Endpoint is the URL at which a client on this host reaches the server.
+// Endpoint is the URL at which a client on this host reaches the server. Where
+// Listen asks for a free port it is known from Ready on.
 func (s *Server) Endpoint() string {
-	u, err := url.Parse(s.opt.Listen)
-	if err != nil {
-		return s.opt.Listen
+	u := s.listen
+	ip, port := net.ParseIP(u.Hostname()), u.Port()
+	select {
+	case <-s.ready:
+		port = s.port
+	default:
 	}
-	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() {
-		u.Host = net.JoinHostPort("127.0.0.1", u.Port())
+	switch {
+	case !ip.IsUnspecified():
+	case ip.To4() != nil:
+		ip = net.IPv4(127, 0, 0, 1)
+	default:
+		ip = net.IPv6loopback
 	}
+	u.Host = net.JoinHostPort(ip.String(), port)
 	return u.String()
 }
 
-// Run serves until ctx ends and then stops in good order. The error names the
-// setting to change when the address cannot be listened on.
+// Run runs the server until ctx ends, and returns nil then. It can run once. An
+// error names the setting to change where the address cannot be listened at.
 func (s *Server) Run(ctx context.Context) error {
-	config, err := s.config()
+	err := errors.New("it ran before")
+	s.once.Do(func() { err = s.run(ctx) })
 	if err != nil {
-		return fmt.Errorf("prepare the embedded etcd: %w", err)
+		return fmt.Errorf("embedded etcd at %s, data in %s: %w", s.listen.String(), s.dir, err)
 	}
-	server, err := embed.StartEtcd(config)
-	if err != nil {
-		return fmt.Errorf("start the embedded etcd on %s: %w; choose another address with the setting ETCD_LISTEN, or use an etcd of your own with ETCD_ENDPOINTS", s.opt.Listen, err)
-	}
-	defer server.Close()
-	late := time.NewTimer(start)
-	defer late.Stop()
-	select {
-	case <-server.Server.ReadyNotify():
-		close(s.ready)
-	case err := <-server.Err():
-		return fmt.Errorf("start the embedded etcd on %s: %w", s.opt.Listen, err)
-	case <-late.C:
-		return fmt.Errorf("start the embedded etcd on %s: not ready within %s; its data is in %s", s.opt.Listen, start, s.opt.Dir)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-server.Err():
-		return fmt.Errorf("embedded etcd on %s: %w", s.opt.Listen, err)
-	case <-server.Server.StopNotify():
-		return errors.New("the embedded etcd stopped")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// config is a cluster of one: its peer socket is a file, so no second port is
-// needed, and its name does not depend on the address it listens on.
-func (s *Server) config() (*embed.Config, error) {
-	if err := os.MkdirAll(s.opt.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	client, err := url.Parse(s.opt.Listen)
-	if err != nil {
-		return nil, err
-	}
-	peer := url.URL{Scheme: "unix", Host: peerSocket}
-	config := embed.NewConfig()
-	config.Name = "embedded"
-	config.Dir = filepath.Join(s.opt.Dir, "data")
-	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
-	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-	config.InitialCluster = config.Name + "=" + peer.String()
-	config.AutoCompactionMode, config.AutoCompactionRetention = embed.CompactorModePeriodic, keepHistory
-	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(bridge{s.opt.Log}))
-	return config, nil
-}
-
-// bridge passes etcd's errors on to the plugin's log; the rest is etcd's own
-// affair.
-type bridge struct{ log *slog.Logger }
-
-func (bridge) Enabled(level zapcore.Level) bool { return level >= zapcore.ErrorLevel }
-
-func (b bridge) With([]zapcore.Field) zapcore.Core { return b }
-
-func (b bridge) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if b.Enabled(e.Level) {
-		return c.AddCore(e, b)
-	}
-	return c
-}
-
-func (b bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range fields {
-		f.AddTo(enc)
-	}
-	b.log.Warn("embedded etcd: "+e.Message, "details", enc.Fields)
 	return nil
 }
 
-func (bridge) Sync() error { return nil }
+func (s *Server) run(ctx context.Context) error {
+	if s.wrong != nil {
+		return s.wrong
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	clients := make(chan *grpc.Server, 1)
+	cfg := s.config()
+	cfg.ServiceRegister = func(g *grpc.Server) { clients <- g }
+	etcd, err := start(cfg)
+	if err != nil {
+		return explain(err)
+	}
+	defer etcd.Close()
+	select {
+	case <-etcd.Server.ReadyNotify():
+	case <-etcd.Server.StopNotify():
+		return errStopped
+	case err := <-etcd.Err():
+		return err
+	case <-ctx.Done():
+		s.stopping.Store(true)
+		return nil
+	}
+	_, s.port, _ = net.SplitHostPort(etcd.Clients[0].Addr().String())
+	close(s.ready)
+	select {
+	case <-ctx.Done():
+		s.stopping.Store(true)
+		hangUp(<-clients)
+		return nil
+	case <-etcd.Server.StopNotify():
+		return errStopped
+	case err := <-etcd.Err():
+		return err
+	}
+}
+
+var errStopped = errors.New("the server stopped by itself")
+
+// explain tells which setting to change where the server cannot listen.
+func explain(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "listen" {
+		return fmt.Errorf("%w: set ETCD_LISTEN to a free port on an address of this host", err)
+	}
+	return err
+}
+
+// grace is how long calls of clients may take to end. Watches never do.
+const grace = 500 * time.Millisecond
+
+// hangUp ends the clients' connections. etcd itself would wait seven seconds
+// for watches to end, more than the engine leaves a plugin to stop.
+func hangUp(clients *grpc.Server) {
+	stop := time.AfterFunc(grace, clients.Stop)
+	defer stop.Stop()
+	clients.GracefulStop()
+}
+
+// config is etcd's. Compared with its defaults: old revisions are compacted
+// hourly, it listens for no peers, and its log goes to ours.
+func (s *Server) config() *embed.Config {
+	cfg := embed.NewConfig()
+	cfg.Name = "docker-flannel"
+	cfg.Dir = s.dir
+	cfg.ListenClientUrls = []url.URL{s.listen}
+	cfg.AdvertiseClientUrls = []url.URL{s.listen}
+	// The member's address among its peers is part of its identity and stays
+	// what it was at the first start. It has none, and nobody listens there.
+	cfg.ListenPeerUrls = nil
+	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
+	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	// Only counts where there is no data yet: each set of data is a cluster of
+	// its own, so that clients can tell when one was replaced.
+	cfg.InitialClusterToken = rand.Text()
+	cfg.AutoCompactionMode = embed.CompactorModePeriodic
+	cfg.AutoCompactionRetention = "1h"
+	cfg.EnableGRPCGateway = false
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(s.log, &s.stopping))
+	return cfg
+}
+
+// parseListen accepts what etcd can listen at without certificates.
+func parseListen(text string) (url.URL, error) {
+	u, err := url.Parse(text)
+	if err == nil {
+		host, port, splitErr := net.SplitHostPort(u.Host)
+		ip := net.ParseIP(host)
+		if u.Scheme == "http" && splitErr == nil && ip != nil && port != "" && (u.Path == "" || u.Path == "/") &&
+			u.User == nil && u.RawQuery == "" {
+			u.Path = ""
+			return *u, nil
+		}
+	}
+	return url.URL{Opaque: text}, fmt.Errorf("ETCD_LISTEN=%s: a URL of an address of this host is accepted, such as http://10.0.0.1:2379", text)
+}

@@ -3,75 +3,79 @@ package etcd
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
-// value is a lease's value as stock flannel writes it: both public addresses
-// always there, the rest left out when empty.
-type value struct {
-	PublicIP      *netip.Addr
-	PublicIPv6    *netip.Addr
+// leaseJSON is a lease's value, field by field as flanneld writes it
+// (pkg/lease.LeaseAttrs). Fields it does not know are ignored, here and there.
+type leaseJSON struct {
+	PublicIP      string
+	PublicIPv6    *string
 	BackendType   string          `json:",omitempty"`
 	BackendData   json.RawMessage `json:",omitempty"`
 	BackendV6Data json.RawMessage `json:",omitempty"`
 }
 
-// encode writes a lease's value.
-func encode(l overlay.Lease) ([]byte, error) {
-	v := value{
-		PublicIP: &l.PublicIP, BackendType: l.BackendType,
-		BackendData: l.BackendData, BackendV6Data: l.BackendV6Data,
+// encodeLease writes a lease's value. Its subnets are in the key.
+func encodeLease(l overlay.Lease) ([]byte, error) {
+	if !l.PublicIP.Is4() {
+		return nil, fmt.Errorf("PublicIP %s: an IPv4 address is accepted", l.PublicIP)
+	}
+	raw := leaseJSON{
+		PublicIP:      l.PublicIP.String(),
+		BackendType:   l.BackendType,
+		BackendData:   l.BackendData,
+		BackendV6Data: l.BackendV6Data,
 	}
 	if l.PublicIPv6.IsValid() {
-		v.PublicIPv6 = &l.PublicIPv6
+		text := l.PublicIPv6.String()
+		raw.PublicIPv6 = &text
 	}
-	text, err := json.Marshal(v)
+	value, err := json.Marshal(raw)
 	if err != nil {
-		return nil, fmt.Errorf("write the lease of %s: %w", l.Subnet, err)
+		return nil, fmt.Errorf("backend data of lease %s: %w", l.Subnet, err)
 	}
-	return text, nil
+	return value, nil
 }
 
-// decode reads a lease from the last part of its key and its value, of any
-// form that flannel has ever written; the oldest is {"PublicIP":"10.8.65.53"}.
-func decode(key string, text []byte) (overlay.Lease, error) {
-	subnet, subnet6, err := parseKey(key)
-	if err != nil {
-		return overlay.Lease{}, err
+// decodeLease reads a lease's value, down to the oldest form
+// {"PublicIP":"10.8.65.53"}.
+func decodeLease(value []byte) (overlay.Lease, error) {
+	var raw leaseJSON
+	if err := json.Unmarshal(value, &raw); err != nil {
+		return overlay.Lease{}, fmt.Errorf("not a lease's JSON: %w", err)
 	}
-	lease := overlay.Lease{Subnet: subnet, IPv6Subnet: subnet6}
-	var v value
-	if err := json.Unmarshal(text, &v); err != nil {
-		return lease, fmt.Errorf("value %.200q: %w", text, err)
+	if raw.PublicIP == "" {
+		return overlay.Lease{}, errors.New("PublicIP is missing")
 	}
-	if v.PublicIP == nil || !hostAddr(*v.PublicIP) || !v.PublicIP.Is4() {
-		return lease, fmt.Errorf("value %.200q: PublicIP is not a host's IPv4 address", text)
+	ip, err := netip.ParseAddr(raw.PublicIP)
+	if err != nil || !ip.Is4() || ip.IsUnspecified() {
+		return overlay.Lease{}, fmt.Errorf("PublicIP %q is not a host's IPv4 address", raw.PublicIP)
 	}
-	lease.PublicIP = *v.PublicIP
-	if v.PublicIPv6 != nil && v.PublicIPv6.IsValid() {
-		if !hostAddr(*v.PublicIPv6) || !v.PublicIPv6.Is6() {
-			return lease, fmt.Errorf("value %.200q: PublicIPv6 is not a host's IPv6 address", text)
+	l := overlay.Lease{
+		PublicIP:      ip,
+		BackendType:   raw.BackendType,
+		BackendData:   present(raw.BackendData),
+		BackendV6Data: present(raw.BackendV6Data),
+	}
+	if raw.PublicIPv6 != nil {
+		ip, err := netip.ParseAddr(*raw.PublicIPv6)
+		if err != nil || !ip.Is6() || ip.Is4In6() || ip.Zone() != "" {
+			return overlay.Lease{}, fmt.Errorf("PublicIPv6 %q is not an IPv6 address", *raw.PublicIPv6)
 		}
-		lease.PublicIPv6 = *v.PublicIPv6
+		l.PublicIPv6 = ip
 	}
-	lease.BackendType = v.BackendType
-	lease.BackendData, lease.BackendV6Data = given(v.BackendData), given(v.BackendV6Data)
-	return lease, nil
+	return l, nil
 }
 
-// hostAddr tells whether packets can be sent to an address of another host.
-func hostAddr(ip netip.Addr) bool {
-	return ip.IsValid() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() &&
-		ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
-
-// given turns a JSON null into nothing.
-func given(raw json.RawMessage) json.RawMessage {
-	if bytes.Equal(raw, []byte("null")) {
+// present takes null for absent.
+func present(data json.RawMessage) json.RawMessage {
+	if bytes.Equal(data, []byte("null")) {
 		return nil
 	}
-	return raw
+	return data
 }

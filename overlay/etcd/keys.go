@@ -3,74 +3,108 @@ package etcd
 import (
 	"fmt"
 	"net/netip"
+	"path"
+	"regexp"
 	"strconv"
 	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Keys are stock flannel's. Nothing else may be written below subnets: a
-// watching flanneld drops every route at a key that it cannot read.
-const (
-	configKey  = "config"
-	subnetsDir = "subnets/"
-)
+// keys are the keys of one network.
+type keys struct {
+	base    string // prefix, and the network's name where it has one
+	network string
+}
 
-// dir is where a network's keys are, with a slash at its end.
-func dir(prefix, network string) string {
+// networkName is what a network may be called: one path element.
+var networkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+
+// newKeys refuses names whose keys would mix with another network's. Above all
+// no name may begin with subnets: flanneld takes every key that does for a
+// lease, and drops all its routes over one it cannot read.
+func newKeys(prefix, network string) (keys, error) {
 	if network == "" {
-		return prefix + "/"
+		return keys{base: path.Join(prefix)}, nil
 	}
-	return prefix + "/" + network + "/"
+	if !networkName.MatchString(network) || network == "config" || strings.HasPrefix(network, "subnets") {
+		return keys{}, fmt.Errorf("network name %q: up to 64 letters, digits, dots, dashes and underscores are accepted, beginning with a letter or digit, but not config and not subnets…", network)
+	}
+	return keys{base: path.Join(prefix, network), network: network}, nil
 }
 
-// formatKey is the last part of a lease's key: 10.5.7.0-24, and with IPv6
-// 10.5.7.0-24&fd00:5:0:4b::-64.
-func formatKey(subnet, subnet6 netip.Prefix) string {
-	key := fmt.Sprintf("%s-%d", subnet.Addr(), subnet.Bits())
-	if subnet6.IsValid() {
-		key += fmt.Sprintf("&%s-%d", subnet6.Addr(), subnet6.Bits())
+// String names the network in messages.
+func (k keys) String() string {
+	if k.network == "" {
+		return "the default network"
 	}
-	return key
+	return fmt.Sprintf("network %q", k.network)
 }
 
-// parseKey reads the last part of a lease's key.
-func parseKey(key string) (subnet, subnet6 netip.Prefix, err error) {
-	four, six, dual := strings.Cut(key, "&")
-	subnet, err = parsePart(four)
-	if err == nil && !subnet.Addr().Is4() {
-		err = fmt.Errorf("%q is not IPv4", four)
+func (k keys) config() string { return path.Join(k.base, "config") }
+
+// subnets is the beginning of all keys that flanneld takes for leases of this
+// network. Leases have a slash behind it, but flanneld does not ask for it.
+func (k keys) subnets() string { return path.Join(k.base, "subnets") }
+
+// lease is the key of a subnet.
+func (k keys) lease(subnet, ipv6 netip.Prefix) string {
+	return k.subnets() + "/" + formatSubnet(subnet, ipv6)
+}
+
+// parseLease reads the subnets of a lease's key; ipv6 is zero without one.
+func (k keys) parseLease(key string) (subnet, ipv6 netip.Prefix, err error) {
+	text, ok := strings.CutPrefix(key, k.subnets()+"/")
+	if !ok {
+		return subnet, ipv6, fmt.Errorf("not below %s/, yet flanneld takes it for a lease", k.subnets())
 	}
-	if err == nil && dual {
-		subnet6, err = parsePart(six)
-		if err == nil && (!subnet6.Addr().Is6() || subnet6.Addr().Is4In6()) {
-			err = fmt.Errorf("%q is not IPv6", six)
+	return parseSubnet(text)
+}
+
+// free is true in a transaction while no lease's key names the subnet, alone or
+// with an IPv6 subnet behind it.
+func (k keys) free(subnet netip.Prefix) clientv3.Cmp {
+	from := k.lease(subnet, netip.Prefix{})
+	end := from + string(rune(ipv6Mark+1))
+	return clientv3.Compare(clientv3.CreateRevision(from), "=", 0).WithRange(end)
+}
+
+// ipv6Mark stands between the IPv4 and the IPv6 subnet of a key.
+const ipv6Mark = '&'
+
+// formatSubnet writes subnets as flannel's keys do: 10.9.9.0-24, or, with an
+// IPv6 subnet, 10.9.9.0-24&fd00:5:0:4b::-64.
+func formatSubnet(subnet, ipv6 netip.Prefix) string {
+	text := formatPrefix(subnet)
+	if ipv6.IsValid() {
+		text += string(ipv6Mark) + formatPrefix(ipv6)
+	}
+	return text
+}
+
+func formatPrefix(p netip.Prefix) string {
+	return p.Addr().String() + "-" + strconv.Itoa(p.Bits())
+}
+
+// parseSubnet reads what formatSubnet writes, and nothing else: a subnet has
+// one spelling, so that two keys cannot name the same one unseen.
+func parseSubnet(text string) (subnet, ipv6 netip.Prefix, err error) {
+	v4, v6, dual := strings.Cut(text, string(ipv6Mark))
+	subnet, ok := parsePrefix(v4)
+	if ok && subnet.Addr().Is4() {
+		if !dual {
+			return subnet, ipv6, nil
+		}
+		ipv6, ok = parsePrefix(v6)
+		if ok && ipv6.Addr().Is6() && !ipv6.Addr().Is4In6() {
+			return subnet, ipv6, nil
 		}
 	}
-	if err != nil {
-		return netip.Prefix{}, netip.Prefix{}, fmt.Errorf("key %q is not a subnet such as 10.5.7.0-24: %w", key, err)
-	}
-	return subnet, subnet6, nil
+	return netip.Prefix{}, netip.Prefix{}, fmt.Errorf("%q is not a subnet in the form 10.5.34.0-24", text)
 }
 
-// parsePart reads address-length.
-func parsePart(text string) (netip.Prefix, error) {
-	address, length, found := strings.Cut(text, "-")
-	if !found {
-		return netip.Prefix{}, fmt.Errorf("%q has no length", text)
-	}
-	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	if ip.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("%q has a zone", text)
-	}
-	bits, err := strconv.ParseUint(length, 10, 8)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	prefix := netip.PrefixFrom(ip, int(bits))
-	if !prefix.IsValid() || prefix.Masked() != prefix {
-		return netip.Prefix{}, fmt.Errorf("%q is not on a boundary of its length", text)
-	}
-	return prefix, nil
+func parsePrefix(text string) (netip.Prefix, bool) {
+	addr, bits, _ := strings.Cut(text, "-")
+	p, err := netip.ParsePrefix(addr + "/" + bits)
+	return p, err == nil && formatPrefix(p) == text
 }

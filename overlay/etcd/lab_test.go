@@ -1,0 +1,117 @@
+//go:build lab
+
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+)
+
+// TestProcess runs the suite over a real etcd.
+func TestProcess(t *testing.T) { suite(t, startProcess(t)) }
+
+// startProcess runs the etcd of the PATH for one test and returns its endpoint.
+func startProcess(t *testing.T) string {
+	binary, err := exec.LookPath("etcd")
+	if err != nil {
+		t.Fatalf("the lab needs etcd (Debian: etcd-server): %v", err)
+	}
+	client, peer := freePort(t), freePort(t)
+	endpoint, peerURL := fmt.Sprintf("http://127.0.0.1:%d", client), fmt.Sprintf("http://127.0.0.1:%d", peer)
+	cmd := exec.Command(binary, "--name", "lab", "--data-dir", t.TempDir(), "--log-outputs", "stderr", "--logger", "zap",
+		"--listen-client-urls", endpoint, "--advertise-client-urls", endpoint,
+		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "lab="+peerURL)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // says that it was ended
+		if t.Failed() {
+			t.Logf("etcd's log:\n%s", log.String())
+		}
+	})
+	// The client waits for the server.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	status, err := dial(t, endpoint).Status(ctx, endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("etcd %s", status.Version)
+	return endpoint
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// A server that falls silent, its connections still open, is given up within
+// keepAliveTime and keepAliveTimeout, and found again when it is back.
+func TestSilentServer(t *testing.T) {
+	w := newWorld(t, startProcess(t))
+	w.configure(t, stockConfig)
+	p := newProxy(t, w.endpoint)
+	var log logBuffer
+	c, err := Dial(Options{Endpoints: []string{p.endpoint()}, CallTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	lost := make(chan struct{}, 1)
+	s := New(c, w.prefix, WithLogger(slog.New(slog.NewTextHandler(io.MultiWriter(&log, signal(lost)), nil))))
+	seen := watch(t, s, "")
+	seen.await(t, "the start", func(s overlay.Snapshot) bool { return s.Config.EnableIPv4 })
+
+	p.frozen.Lock()
+	start := time.Now()
+	if _, err := s.Config(t.Context(), "", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 2*time.Second {
+		t.Errorf("a call: %v after %s", err, time.Since(start))
+	} else {
+		t.Log(err)
+	}
+	w.put(t, "/subnets/10.5.1.0-24", valueOf(1))
+	select {
+	case <-lost:
+		if d := time.Since(start); d > keepAliveTime+keepAliveTimeout+time.Second {
+			t.Errorf("noticed after %s", d)
+		} else {
+			t.Logf("noticed after %s", d)
+		}
+	case <-time.After(patience):
+		t.Error("not noticed")
+	}
+	p.frozen.Unlock()
+	start = time.Now()
+	seen.await(t, "the lease", func(s overlay.Snapshot) bool { return len(s.Leases) == 1 })
+	t.Logf("back after %s\n%s", time.Since(start), log.String())
+}
+
+// signal is told of every line of a log.
+type signal chan struct{}
+
+func (s signal) Write(p []byte) (int, error) {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}

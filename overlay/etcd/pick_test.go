@@ -1,0 +1,86 @@
+package etcd
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+)
+
+func parseConfig(t testing.TB, text string) overlay.Config {
+	t.Helper()
+	c, err := overlay.ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Free subnets are those that overlap nothing, one by one.
+func TestFreeSubnets(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		cfg := parseConfig(t, `{"Network":"10.5.0.0/20","SubnetLen":24,"SubnetMin":"10.5.2.0","SubnetMax":"10.5.13.0"}`)
+		taken := []netip.Prefix{subnet("fd00::/64"), subnet("9.0.0.0/8"), subnet("10.6.0.0/16")}
+		for range rng.IntN(12) {
+			ip := netip.AddrFrom4([4]byte{10, 5, byte(rng.IntN(20)), byte(rng.IntN(256))})
+			taken = append(taken, netip.PrefixFrom(ip, 21+rng.IntN(12)))
+		}
+		var want []netip.Prefix
+		for p := range cfg.Subnets() {
+			free := true
+			for _, x := range taken {
+				free = free && !p.Overlaps(x)
+			}
+			if free {
+				want = append(want, p)
+			}
+		}
+		gaps, n := freeSubnets(cfg, taken)
+		if n != len(want) {
+			t.Fatalf("%d free, want %v; taken %v", n, want, taken)
+		}
+		for i, p := range want {
+			if got := cfg.Subnet(nth(gaps, i)); got != p {
+				t.Fatalf("free subnet %d is %s, want %s; taken %v", i, got, p, taken)
+			}
+		}
+	}
+}
+
+// Every free subnet can be picked, and no other, in a network of any size.
+func TestPick(t *testing.T) {
+	cfg := parseConfig(t, `{"Network":"10.5.0.0/16","SubnetMin":"10.5.16.0","SubnetMax":"10.5.23.0"}`)
+	taken := []netip.Prefix{subnet("10.5.17.0/24"), subnet("10.5.20.0/24")}
+	seen := map[netip.Prefix]bool{}
+	for range 1000 {
+		p, err := pick(t.Context(), cfg, taken, nil)
+		if err != nil || cfg.Fits(p) != nil || p == taken[0] || p == taken[1] {
+			t.Fatalf("picked %s, %v", p, err)
+		}
+		seen[p] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("picked only %v", seen)
+	}
+	// The one subnet that can be used among four million is found.
+	cfg = parseConfig(t, `{"Network":"10.0.0.0/8","SubnetLen":30}`)
+	only := subnet("10.77.5.4/30")
+	avoid := func(p netip.Prefix) error {
+		if p != only {
+			return errors.New("in use")
+		}
+		return nil
+	}
+	if p, err := pick(t.Context(), cfg, nil, avoid); p != only {
+		t.Errorf("picked %s, %v", p, err)
+	}
+	if _, err := pick(t.Context(), cfg, []netip.Prefix{only}, avoid); !errors.Is(err, overlay.ErrFull) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := pick(t.Context(), cfg, []netip.Prefix{subnet("10.0.0.0/8")}, nil); !errors.Is(err, overlay.ErrFull) {
+		t.Errorf("error %v", err)
+	}
+}

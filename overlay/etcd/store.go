@@ -1,0 +1,145 @@
+// Package etcd keeps the cluster's shared truth in etcd, in the layout that
+// flanneld uses, so that both can share one network: the config of a network
+// under <prefix>/config and one key a lease under <prefix>/subnets/. A network
+// other than the default one lives under <prefix>/<name>/.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+)
+
+// DefaultPrefix is flannel's own: what flanneld uses without -etcd-prefix.
+const DefaultPrefix = "/coreos.com/network"
+
+// DefaultCallTimeout bounds one call to etcd where nothing else is said.
+const DefaultCallTimeout = 5 * time.Second
+
+// Store is an overlay.Store on an etcd cluster. It holds no state of its own
+// and may be used from several goroutines; the client stays its caller's.
+type Store struct {
+	client      *clientv3.Client
+	prefix      string
+	callTimeout time.Duration
+	log         *slog.Logger
+}
+
+var _ overlay.Store = (*Store)(nil)
+
+// Option changes a Store as it is made.
+type Option func(*Store)
+
+// WithCallTimeout bounds every single call to etcd. Without it the client's own
+// bound holds (Options.CallTimeout), or DefaultCallTimeout.
+func WithCallTimeout(d time.Duration) Option {
+	return func(s *Store) { s.callTimeout = d }
+}
+
+// WithLogger tells Watch where to say that it lost etcd, and that it has it
+// again. Without it nobody is told.
+func WithLogger(log *slog.Logger) Option {
+	return func(s *Store) { s.log = log }
+}
+
+// New returns a store of the networks below prefix (see DefaultPrefix).
+func New(client *clientv3.Client, prefix string, opts ...Option) *Store {
+	s := &Store{
+		client:      client,
+		prefix:      prefix,
+		callTimeout: callTimeout(client),
+		log:         slog.New(slog.DiscardHandler),
+	}
+	for _, opt := range opts {
+		opt(s)
+	}
+	return s
+}
+
+// Config returns the network's config, and creates it from initial where there
+// is none. The first to create it wins; the others get what it wrote.
+func (s *Store) Config(ctx context.Context, network string, initial []byte) (overlay.Config, error) {
+	k, err := newKeys(s.prefix, network)
+	if err != nil {
+		return overlay.Config{}, err
+	}
+	text, err := s.configText(ctx, k, initial)
+	if err != nil {
+		return overlay.Config{}, s.wrap(err, "read the config of %s", k)
+	}
+	cfg, err := overlay.ParseConfig(text)
+	if err != nil {
+		return overlay.Config{}, s.wrap(err, "key %s", k.config())
+	}
+	return cfg, nil
+}
+
+// configText reads the config key, or creates it by compare-and-create.
+func (s *Store) configText(ctx context.Context, k keys, initial []byte) ([]byte, error) {
+	ctx, cancel := s.call(ctx)
+	defer cancel()
+	got, err := s.client.Get(ctx, k.config())
+	if err != nil {
+		return nil, err
+	}
+	if len(got.Kvs) > 0 {
+		return got.Kvs[0].Value, nil
+	}
+	if len(initial) == 0 {
+		return nil, overlay.ErrNoConfig
+	}
+	if _, err := overlay.ParseConfig(initial); err != nil {
+		return nil, fmt.Errorf("there is none, and the one to create is not valid: %w", err)
+	}
+	made, err := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(k.config()), "=", 0)).
+		Then(clientv3.OpPut(k.config(), string(initial))).
+		Else(clientv3.OpGet(k.config())).
+		Commit()
+	if err != nil {
+		return nil, err
+	}
+	if made.Succeeded {
+		return initial, nil
+	}
+	return made.Responses[0].GetResponseRange().Kvs[0].Value, nil
+}
+
+// call bounds one call to etcd.
+func (s *Store) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.callTimeout)
+}
+
+// wrap says what was asked of which endpoints.
+func (s *Store) wrap(err error, format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	return fmt.Errorf("%s at etcd %s: %w", what, strings.Join(s.client.Endpoints(), ","), s.explain(err))
+}
+
+// explain adds to a call that was not answered in time why no connection comes
+// about: refused, an unknown certificate. The client waits for one in silence;
+// a call that does not wait is told.
+func (s *Store) explain(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	_, probe := etcdserverpb.NewMaintenanceClient(s.client.ActiveConnection()).
+		Status(ctx, &etcdserverpb.StatusRequest{}, grpc.WaitForReady(false))
+	if why := status.Convert(probe); why.Code() == codes.Unavailable {
+		return fmt.Errorf("no answer: %s (%w)", why.Message(), err)
+	}
+	return fmt.Errorf("no answer (%w)", err)
+}

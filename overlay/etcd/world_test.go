@@ -1,0 +1,231 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/embedded"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 30 * time.Second
+
+const stockConfig = `{"Network":"10.5.0.0/16","SubnetLen":24,"Backend":{"Type":"vxlan"}}`
+
+// startEmbedded runs an embedded server for one test and returns its endpoint.
+func startEmbedded(t testing.TB) string {
+	s := embedded.New(embedded.Options{Dir: t.TempDir(), Listen: "http://127.0.0.1:0"})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		done <- nil
+		t.Fatal(err)
+	}
+	return s.Endpoint()
+}
+
+// world is one test's part of a server: a prefix of its own.
+type world struct {
+	endpoint string
+	prefix   string
+	client   *clientv3.Client // the test's own
+	store    *Store           // on another client
+	before   map[clientv3.LeaseID]bool
+}
+
+func newWorld(t testing.TB, endpoint string) *world {
+	w := &world{endpoint: endpoint, prefix: "/" + t.Name(), client: dial(t, endpoint)}
+	w.store = w.newStore(t)
+	w.before = map[clientv3.LeaseID]bool{}
+	all, err := w.client.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all.Leases {
+		w.before[l.ID] = true
+	}
+	return w
+}
+
+func dial(t testing.TB, endpoint string) *clientv3.Client {
+	t.Helper()
+	c, err := Dial(Options{Endpoints: []string{endpoint}, CallTimeout: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// newStore is another host's store.
+func (w *world) newStore(t testing.TB) *Store {
+	return New(dial(t, w.endpoint), w.prefix)
+}
+
+func (w *world) configure(t testing.TB, config string) {
+	t.Helper()
+	if _, err := w.store.Config(t.Context(), "", []byte(config)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) put(t testing.TB, key, value string, opts ...clientv3.OpOption) {
+	t.Helper()
+	if _, err := w.client.Put(t.Context(), w.prefix+key, value, opts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) del(t testing.TB, key string) {
+	t.Helper()
+	got, err := w.client.Delete(t.Context(), w.prefix+key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Deleted != 1 {
+		t.Fatalf("%d keys deleted at %s", got.Deleted, key)
+	}
+}
+
+// value returns a key's value, and whether it is attached to an etcd lease.
+func (w *world) value(t testing.TB, key string) (value string, leased bool) {
+	t.Helper()
+	got, err := w.client.Get(t.Context(), w.prefix+key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Kvs) == 0 {
+		return "", false
+	}
+	return string(got.Kvs[0].Value), got.Kvs[0].Lease != 0
+}
+
+// modified returns a key's revision.
+func (w *world) modified(t testing.TB, key string) int64 {
+	t.Helper()
+	got, err := w.client.Get(t.Context(), w.prefix+key)
+	if err != nil || len(got.Kvs) != 1 {
+		t.Fatalf("get %s: %v, %v", key, got, err)
+	}
+	return got.Kvs[0].ModRevision
+}
+
+// checkLeases fails if the test left etcd leases behind that no key is attached
+// to.
+func (w *world) checkLeases(t testing.TB) {
+	t.Helper()
+	all, err := w.client.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all.Leases {
+		if w.before[l.ID] {
+			continue
+		}
+		got, err := w.client.TimeToLive(t.Context(), l.ID, clientv3.WithAttachedKeys())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Keys) == 0 {
+			t.Errorf("etcd lease %x with TTL %d is leaked", l.ID, got.GrantedTTL)
+		}
+	}
+}
+
+// host is the address of host i.
+func host(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)})
+}
+
+// claimOf is a usual claim of host i.
+func claimOf(i int) overlay.Claim {
+	return overlay.Claim{
+		PublicIP:    host(i),
+		BackendType: "vxlan",
+		BackendData: fmt.Appendf(nil, `{"VNI":1,"VtepMAC":"02:00:00:00:%02x:%02x"}`, byte(i>>8), byte(i)),
+		TTL:         time.Hour,
+	}
+}
+
+// valueOf is the value of host i's lease.
+func valueOf(i int) string {
+	c := claimOf(i)
+	return fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":%s}`, c.PublicIP, c.BackendData)
+}
+
+func (w *world) claim(t testing.TB, c overlay.Claim) overlay.Lease {
+	t.Helper()
+	l, err := w.store.Claim(t.Context(), "", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func subnet(text string) netip.Prefix { return netip.MustParsePrefix(text) }
+
+// watcher collects the snapshots of one Watch.
+type watcher struct {
+	snaps chan overlay.Snapshot
+}
+
+func watch(t testing.TB, s *Store, network string) *watcher {
+	w := &watcher{snaps: make(chan overlay.Snapshot, 1024)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Watch(ctx, network, func(snap overlay.Snapshot) { w.snaps <- snap }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Watch returned %v", err)
+		}
+	})
+	return w
+}
+
+// await returns the first snapshot that fulfils the condition.
+func (w *watcher) await(t testing.TB, what string, ok func(overlay.Snapshot) bool) overlay.Snapshot {
+	t.Helper()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	var last overlay.Snapshot
+	for {
+		select {
+		case last = <-w.snaps:
+			if ok(last) {
+				return last
+			}
+		case <-late.C:
+			t.Fatalf("no snapshot with %s; the last was %+v", what, last)
+		}
+	}
+}
+
+// leases is a snapshot's leases and junk in short.
+func leases(s overlay.Snapshot) string {
+	var b strings.Builder
+	for _, l := range s.Leases {
+		fmt.Fprintf(&b, "%s %s\n", l.Subnet, l.PublicIP)
+	}
+	for _, j := range s.Junk {
+		fmt.Fprintf(&b, "junk %s: %s\n", j.Key, j.Reason)
+	}
+	return b.String()
+}
