@@ -42,16 +42,19 @@ func (o *Overlay) tend(ctx context.Context, n *network) error {
 // learn takes in what the store says of a network.
 func (o *Overlay) learn(n *network, s Snapshot) {
 	o.mu.Lock()
+	o.reportJunk(n, s.Junk)
+	if !s.Config.Network.IsValid() {
+		o.mu.Unlock()
+		return // without a good config no lease could be judged: the last ones stand
+	}
 	n.peers = s.Leases
 	o.peers = nil
-	configs := s.Config.Network.IsValid() && !s.Config.Equal(n.Config)
-	mine := owns(s.Leases, n.Subnet, n.Underlay.PublicIP)
-	if !mine {
+	changed := !s.Config.Equal(n.Config)
+	if !owns(s.Leases, n.Subnet, n.Underlay.PublicIP) {
 		nudge(n.kick)
 	}
-	o.reportJunk(n, s.Junk)
 	o.mu.Unlock()
-	if configs {
+	if changed {
 		o.opt.Log.Warn("config changed in the store; it takes effect when the Docker network is made anew", "network", title(n.Name))
 	}
 	if err := o.seen.Commit(); err != nil {

@@ -133,7 +133,7 @@ func (s *stage) containers() {
 	s.docker(s.one, "run", "-d", "--name", "web", "--hostname", "web", "--network", "blue", netlab.Image, "sh", "-c", server)
 	ip := s.docker(s.one, "inspect", "-f", "{{.NetworkSettings.Networks.blue.IPAddress}}", "web")
 	s.docker(s.two, "run", "--rm", "--network", "blue", netlab.Image, "ping", "-c", "3", "-w", "10", ip)
-	s.want("hello from web", s.docker(s.two, "run", "--rm", "--network", "blue", netlab.Image, "wget", "-q", "-T", "10", "-O", "-", "http://"+ip+"/"))
+	s.want("hello from web", s.docker(s.two, "run", "--rm", "--network", "blue", netlab.Image, "timeout", "10", "wget", "-q", "-O", "-", "http://"+ip+"/"))
 }
 
 func (s *stage) ports() {

@@ -86,7 +86,7 @@ func head(addr string) string { return addr[:max(strings.LastIndexByte(addr, '.'
 func fetch(t *testing.T, h *netlab.Host, name, from string) {
 	t.Helper()
 	docker(t, h, "exec", name, "sh", "-c", fmt.Sprintf(
-		"mkdir -p /tmp/f && cd /tmp/f && wget -q -T 10 http://%s/blob -O blob && wget -q -T 10 http://%s/sum -O sum && sha256sum -c sum", from, from))
+		"mkdir -p /tmp/f && cd /tmp/f && timeout 10 wget -q http://%s/blob -O blob && timeout 10 wget -q http://%s/sum -O sum && sha256sum -c sum", from, from))
 }
 
 // get downloads a page as a program on a host would.

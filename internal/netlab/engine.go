@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Image is what LoadImage imports: Debian's static busybox.
+// Image is what LoadImage imports: Debian's busybox.
 const Image = "busybox"
 
 // StartEngine starts the host's dockerd, and switches the host on before if it

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestApplyTwice(t *testing.T) {
@@ -73,6 +75,21 @@ func TestThreads(t *testing.T) {
 	if err := <-watched; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCapabilities makes do with CAP_NET_ADMIN and CAP_NET_RAW on a thread
+// that is in the namespace already.
+func TestCapabilities(t *testing.T) {
+	h := newHost(t)
+	h.sh("iptables -N DOCKER-USER")
+	few := [2]unix.CapUserData{{Effective: 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW}}
+	few[0].Permitted = few[0].Effective
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &few[0]); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(example(3))
+	h.expect(example(3))
+	h.apply(State{})
 }
 
 // TestForeign leaves alone what has our names or our shape, but not our mark.
@@ -221,6 +238,60 @@ func TestBadObjects(t *testing.T) {
 		}
 	}
 	h.expect(example(3))
+}
+
+// TestTooLargeMTU is refused by the kernel, alone.
+func TestTooLargeMTU(t *testing.T) {
+	h := newHost(t)
+	want := example(3)
+	want.Links[1].MTU = 9000
+	for range 3 {
+		got := h.k.Apply(t.Context(), want)
+		if len(got.Failed) != 1 || got.Failed[0].Object != "link flannel.1" {
+			t.Errorf("failed: %v", got.Failed)
+		}
+	}
+	want.Links[1].MTU = 1400
+	if got := h.apply(want); got.Changed != 1 {
+		t.Errorf("with the right MTU changed %d", got.Changed)
+	}
+	h.expect(want)
+}
+
+// TestManyPeers handles thousands of peers under Watch: what Apply does to
+// them is no reason for doubt, and their loss leads to one Apply.
+func TestManyPeers(t *testing.T) {
+	h := newHost(t)
+	woken := h.watch()
+	want := example(5000)
+	h.apply(want)
+	h.quiet()
+	h.sh("ip route flush proto 117")
+	h.await(woken)
+	if got := h.apply(want); got.Repaired["route"] != 5000 {
+		t.Errorf("repaired %v", got.Repaired)
+	}
+	h.quiet()
+	if len(woken) != 0 {
+		t.Errorf("woken %d times more", len(woken))
+	}
+	h.apply(State{})
+	h.quiet()
+}
+
+// TestUnderlay finds the underlay and overlapping routes of a real namespace.
+func TestUnderlay(t *testing.T) {
+	h := newHost(t)
+	h.apply(example(2))
+	got, err := h.k.Underlay(UnderlaySpec{})
+	if err != nil || got.Name != "eth0" || got.MTU != 1500 || got.Addr != netip.MustParseAddr("10.0.0.1") || got.PublicIP != got.Addr {
+		t.Errorf("underlay %+v, %v", got, err)
+	}
+	for p, want := range map[string]string{"10.5.0.0/16": "", "10.8.0.0/16": "", "10.0.0.0/8": "route 10.0.0.0/24 proto kernel dev eth0"} {
+		if got, err := h.k.Overlap(netip.MustParsePrefix(p)); got != want || err != nil {
+			t.Errorf("overlap of %s: %q, %v", p, got, err)
+		}
+	}
 }
 
 // TestDeadline stops at the end of the context and goes on from there.

@@ -79,7 +79,7 @@ func (k *Kernel) open() (err error) {
 	if k.filter, err = dial(unix.NETLINK_NETFILTER); err != nil {
 		return err
 	}
-	k.tables.ns = k.ns.fd
+	k.tables.ns = k.ns
 	return nil
 }
 

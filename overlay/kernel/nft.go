@@ -16,7 +16,7 @@ import (
 // tables is the connection that writes nftables. It is dialled when first
 // needed, and again after an error, since answers may be left in it.
 type tables struct {
-	ns   int // descriptor of the network namespace
+	ns   namespace
 	conn *nftables.Conn
 	nl   *netlink.Conn
 	port atomic.Uint32 // how the kernel's notifications name this connection
@@ -29,11 +29,16 @@ const answersBuffer = 4 << 20
 // begin gives a connection with nothing in flight.
 func (t *tables) begin() (*nftables.Conn, error) {
 	if t.conn == nil {
-		conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(t.ns), nftables.WithSockOptions(t.adopt))
+		// The library's own way into a namespace asks for CAP_SYS_ADMIN even
+		// where the thread is in it already.
+		err := t.ns.run(func() (err error) {
+			t.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(t.adopt))
+			return err
+		})
 		if err != nil {
+			t.conn = nil
 			return nil, fmt.Errorf("open nftables socket: %w", err)
 		}
-		t.conn = conn
 	}
 	if err := t.nl.SetDeadline(time.Now().Add(socketTimeout)); err != nil {
 		return nil, fmt.Errorf("set timeout of nftables socket: %w", err)

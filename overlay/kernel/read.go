@@ -217,6 +217,9 @@ func (k *Kernel) readEntries(v *view, l haveLink) error {
 	}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		found, err := k.readNeighs(family, l.index)
+		if isGone(err) {
+			return nil // with all entries; the notification is on its way
+		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", l.Name, err)
 		}

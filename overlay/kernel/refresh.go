@@ -30,6 +30,12 @@ func (k *Kernel) refresh(want State, result *Result) bool {
 		fresh.table, fresh.accepts, fresh.wallErr = k.view.table, k.view.accepts, k.view.wallErr
 	}
 	k.view = fresh
+	if err := fresh.wallErr; err != nil {
+		k.mistrust(doubtWall)
+		if tableOf(want).text != "" {
+			result.fail("nft", err)
+		}
+	}
 	if err := k.takeDevs(want); err != nil {
 		k.mistrust(doubtNet)
 		result.fail("kernel", err)

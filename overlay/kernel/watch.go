@@ -100,8 +100,7 @@ func (w *watcher) rouse() { _, _ = unix.Write(w.rouser, []byte{1, 0, 0, 0, 0, 0,
 
 func (w *watcher) loop(ctx context.Context) error {
 	// Nobody listened before: whatever is known may be out of date.
-	w.k.mistrust(doubtAll)
-	w.changed()
+	w.changed(doubtAll, "began to listen")
 	for {
 		if err := w.wait(); err != nil {
 			return err
@@ -148,11 +147,13 @@ func (w *watcher) due() time.Duration {
 	return min(time.Until(w.last.Add(settleTime)), time.Until(w.first.Add(settleLimit)))
 }
 
-// changed notes that wake is to be called.
-func (w *watcher) changed() {
+// changed puts what the bits say in doubt and notes that wake is to be called.
+func (w *watcher) changed(bits uint32, seen string) {
+	w.k.mistrust(bits)
 	w.last = time.Now()
 	if w.first.IsZero() {
 		w.first = w.last
+		w.k.log.Debug("the kernel is to be read anew", "seen", seen)
 	}
 }
 
@@ -169,18 +170,14 @@ func (w *watcher) take() error {
 	return drain(w.filter, w.lost, func(a answer) {
 		// The port tells our own transactions from those of others.
 		if a.port != w.k.tables.port.Load() && w.k.concerns(a) {
-			w.k.log.Debug("nftables was changed by somebody else")
-			w.k.mistrust(doubtWall)
-			w.changed()
+			w.changed(doubtWall, "nftables changed")
 		}
 	})
 }
 
 // lost is told that notifications did not fit in the buffer.
 func (w *watcher) lost() {
-	w.k.log.Debug("the kernel had more notifications than fit")
-	w.k.mistrust(doubtAll)
-	w.changed()
+	w.changed(doubtAll, "more notifications than fit")
 }
 
 // drain hands over what is in a socket until it is empty.
@@ -232,9 +229,7 @@ func (w *watcher) compare() error {
 	reason := w.k.view.judge(events, w.k.touched)
 	clear(w.k.touched)
 	if reason != "" {
-		w.k.log.Debug("the kernel was changed by somebody else", "seen", reason, "notifications", len(events))
-		w.k.mistrust(doubtNet)
-		w.changed()
+		w.changed(doubtNet, reason)
 	}
 	return nil
 }

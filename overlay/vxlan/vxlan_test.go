@@ -1,0 +1,138 @@
+package vxlan
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+func mac(t testing.TB, text string) kernel.MAC {
+	t.Helper()
+	m, err := kernel.ParseMAC(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func self(t testing.TB, backend string) overlay.Self {
+	t.Helper()
+	return overlay.Self{
+		Config: overlay.Config{
+			Network: netip.MustParsePrefix("10.2.0.0/16"),
+			Backend: overlay.BackendConfig{Type: Type, Raw: json.RawMessage(backend)},
+		},
+		Subnet: netip.MustParsePrefix("10.2.46.0/24"), MAC: mac(t, "f2:79:d1:59:ac:77"), Bridge: "fl-0123456789ab", MTU: 1450,
+		Underlay: kernel.Underlay{
+			Name: "eth0", Index: 2, MTU: 1500,
+			Addr: netip.MustParseAddr("172.24.152.191"), PublicIP: netip.MustParseAddr("172.24.152.191"),
+		},
+	}
+}
+
+func lease(subnet, public, backend, data string) overlay.Lease {
+	return overlay.Lease{
+		Subnet: netip.MustParsePrefix(subnet), PublicIP: netip.MustParseAddr(public),
+		BackendType: backend, BackendData: json.RawMessage(data),
+	}
+}
+
+func TestPublish(t *testing.T) {
+	for _, c := range []struct {
+		backend, data string
+		mtu           int
+	}{
+		{`{"Type":"vxlan"}`, `{"VNI":1,"VtepMAC":"f2:79:d1:59:ac:77"}`, 1500},
+		{`{"Type":"vxlan","VNI":4096,"Port":4789,"MTU":1400}`, `{"VNI":4096,"VtepMAC":"f2:79:d1:59:ac:77"}`, 1400},
+	} {
+		pub, err := Backend{}.Publish(self(t, c.backend))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pub.Type != "vxlan" || string(pub.Data) != c.data || pub.MTU != c.mtu || pub.Overhead != 50 {
+			t.Errorf("%s publishes %s %s, MTU %d less %d", c.backend, pub.Type, pub.Data, pub.MTU, pub.Overhead)
+		}
+	}
+}
+
+func TestPublishRefuses(t *testing.T) {
+	for backend, says := range map[string]string{
+		`{"VNI":0}`:                "VNI 0",
+		`{"VNI":16777216}`:         "VNI 16777216",
+		`{"Port":70000}`:           "Port 70000",
+		`{"Port":-1}`:              "Port -1",
+		`{"MTU":600}`:              "MTU 600",
+		`{"MTU":9000}`:             "MTU 9000",
+		`{"DirectRouting":true}`:   "DirectRouting",
+		`{"VNI":"one"}`:            "VNI",
+		`{"Learning":{"deep":[]}}`: "Learning",
+	} {
+		if _, err := (Backend{}).Publish(self(t, backend)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: error %v, want one with %q", backend, err, says)
+		}
+	}
+}
+
+// TestPlan is the host of the seeds: its device, and the route to its peer.
+func TestPlan(t *testing.T) {
+	state, junk := Backend{}.Plan(self(t, `{"Type":"vxlan"}`), []overlay.Lease{
+		lease("10.2.28.0/24", "172.24.152.190", "vxlan", `{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`),
+		lease("10.2.29.0/24", "172.24.152.192", "vxlan", `{"VtepMAC":"5e:01:02:03:04:06"}`),
+	})
+	if len(junk) != 0 {
+		t.Errorf("skipped %v", junk)
+	}
+	want := `sysctl ipv6/conf/flannel.1/disable_ipv6 = 1
+link flannel.1 vxlan id 1 port 8472 local 172.24.152.191 dev eth0 mac f2:79:d1:59:ac:77 mtu 1450
+addr flannel.1 10.2.46.0/32
+neigh flannel.1 10.2.28.0 5e:01:02:03:04:05
+neigh flannel.1 10.2.29.0 5e:01:02:03:04:06
+fdb flannel.1 5e:01:02:03:04:05 dst 172.24.152.190
+fdb flannel.1 5e:01:02:03:04:06 dst 172.24.152.192
+route 10.2.28.0/24 via 10.2.28.0 dev flannel.1 onlink
+route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink
+forward in fl-0123456789ab out flannel.1 src 10.2.46.0/24 dst 10.2.0.0/16
+forward in flannel.1 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24`
+	if got := strings.TrimSpace(state.String()); got != want {
+		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestPlanSkips(t *testing.T) {
+	good := lease("10.2.28.0/24", "172.24.152.190", "vxlan", `{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`)
+	for says, bad := range map[string]overlay.Lease{
+		`backend "host-gw"`: lease("10.2.30.0/24", "172.24.152.193", "host-gw", ``),
+		`backend ""`:        lease("10.2.30.0/24", "172.24.152.193", "", ``),
+		"BackendData":       lease("10.2.30.0/24", "172.24.152.193", "vxlan", `{"VtepMAC":"zz"}`),
+		"BackendData ":      lease("10.2.30.0/24", "172.24.152.193", "vxlan", ``),
+		"VNI 2":             lease("10.2.30.0/24", "172.24.152.193", "vxlan", `{"VNI":2,"VtepMAC":"5e:01:02:03:04:07"}`),
+		"unicast":           lease("10.2.30.0/24", "172.24.152.193", "vxlan", `{"VNI":1}`),
+		"not a unicast":     lease("10.2.30.0/24", "172.24.152.193", "vxlan", `{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}`),
+		"172.24.152.190's":  lease("10.2.30.0/24", "172.24.152.193", "vxlan", `{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`),
+		"172.24.152.191's":  lease("10.2.30.0/24", "172.24.152.193", "vxlan", `{"VNI":1,"VtepMAC":"f2:79:d1:59:ac:77"}`),
+	} {
+		state, junk := Backend{}.Plan(self(t, `{}`), []overlay.Lease{good, bad})
+		if len(junk) != 1 || !strings.Contains(junk[0].Reason, says) {
+			t.Errorf("%s: skipped %v", says, junk)
+		}
+		if len(state.Routes) != 1 || state.Routes[0].Dst != good.Subnet {
+			t.Errorf("%s: routes %v", says, state.Routes)
+		}
+	}
+}
+
+func FuzzVtep(f *testing.F) {
+	f.Add(`{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`)
+	f.Add(`{"VNI":-1,"VtepMAC":null}`)
+	f.Add(``)
+	f.Fuzz(func(t *testing.T, data string) {
+		m, err := vtep(params{VNI: 1}, lease("10.2.30.0/24", "172.24.152.193", Type, data), map[kernel.MAC]netip.Addr{})
+		if err == nil && (m.IsZero() || m[0]&1 != 0) {
+			t.Errorf("%q gives %s", data, m)
+		}
+	})
+}
