@@ -22,10 +22,10 @@ func TestHostsTalk(t *testing.T) {
 	one, two := cluster.hosts[0], cluster.hosts[1]
 	install(t, cluster.hosts)
 	create(t, cluster.hosts)
-	a := start(t, one, "a", "busybox", "sh", "-c", server)
-	a2 := start(t, one, "a2", "busybox", "sleep", "600")
-	b := start(t, two, "b", "-p", "8080:80", "busybox", "sh", "-c", server)
-	start(t, one, "c", "-p", "8080:80", "busybox", "sh", "-c", server)
+	a := start(t, one, "ca", "busybox", "sh", "-c", server)
+	a2 := start(t, one, "ca2", "busybox", "sleep", "600")
+	b := start(t, two, "cb", "-p", "8080:80", "busybox", "sh", "-c", server)
+	start(t, one, "cc", "-p", "8080:80", "busybox", "sh", "-c", server)
 
 	t.Run("addresses", func(t *testing.T) {
 		if head(a) == head(b) || head(a) != head(a2) {
@@ -42,24 +42,24 @@ func TestHostsTalk(t *testing.T) {
 			from *netlab.Host
 			name string
 			to   string
-		}{{one, "a", b}, {two, "b", a}, {one, "a", a2}, {one, "a2", a}} {
+		}{{one, "ca", b}, {two, "cb", a}, {one, "ca", a2}, {one, "ca2", a}} {
 			docker(t, p.from, "exec", p.name, "ping", "-c", "3", "-i", "0.2", "-w", "5", p.to)
 		}
 		sh(t, one, "ping -c 2 -w 5 "+b)
 		sh(t, two, "ping -c 2 -w 5 "+a)
 	})
 	t.Run("download", func(t *testing.T) {
-		fetch(t, one, "a2", a)
-		fetch(t, one, "a2", b)
-		fetch(t, two, "b", a)
+		fetch(t, one, "ca2", a)
+		fetch(t, one, "ca2", b)
+		fetch(t, two, "cb", a)
 	})
 	t.Run("mtu", func(t *testing.T) {
-		contains(t, "a's interface", docker(t, one, "exec", "a", "cat", "/sys/class/net/eth0/mtu"), "1450")
-		docker(t, one, "exec", "a", "ping", "-c", "2", "-w", "5", "-s", "1422", b)
+		contains(t, "a's interface", docker(t, one, "exec", "ca", "cat", "/sys/class/net/eth0/mtu"), "1450")
+		docker(t, one, "exec", "ca", "ping", "-c", "2", "-w", "5", "-s", "1422", b)
 	})
 	t.Run("published ports", func(t *testing.T) {
 		contains(t, "docker ps", docker(t, two, "ps", "--format", "{{.Ports}}"), "0.0.0.0:8080->80/tcp")
-		contains(t, "docker port", docker(t, one, "port", "c"), "0.0.0.0:8080")
+		contains(t, "docker port", docker(t, one, "port", "cc"), "0.0.0.0:8080")
 		for _, from := range []*netlab.Host{one, two, cluster.lab.Wire()} {
 			for _, to := range cluster.hosts {
 				contains(t, "port 8080 of "+to.Name()+" from "+from.Name(), get(t, from, fmt.Sprintf("http://%s:8080/sum", to.Addr())), "blob")
@@ -67,8 +67,8 @@ func TestHostsTalk(t *testing.T) {
 		}
 	})
 	t.Run("outside", func(t *testing.T) {
-		docker(t, one, "exec", "a", "ping", "-c", "2", "-w", "5", netlab.Outside)
-		docker(t, two, "exec", "b", "ping", "-c", "2", "-w", "5", netlab.Outside)
+		docker(t, one, "exec", "ca", "ping", "-c", "2", "-w", "5", netlab.Outside)
+		docker(t, two, "exec", "cb", "ping", "-c", "2", "-w", "5", netlab.Outside)
 	})
 	t.Run("leases", func(t *testing.T) { checkLeases(t, head(a), head(b)) })
 	t.Run("devices", func(t *testing.T) {

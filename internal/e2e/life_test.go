@@ -159,22 +159,22 @@ func TestRegistry(t *testing.T) {
 		undo(t, h, "plugin", "rm", "-f", pluginName)
 	}
 	create(t, cluster.hosts)
-	a := start(t, cluster.hosts[0], "a", "busybox", "sleep", "600")
+	a := start(t, cluster.hosts[0], "ca", "busybox", "sleep", "600")
 	docker(t, cluster.hosts[1], "run", "--rm", "--network", network, "busybox", "ping", "-c", "2", "-w", "5", a)
 }
 
 func TestPluginRestart(t *testing.T) {
 	install(t, cluster.hosts)
 	create(t, cluster.hosts)
-	a := start(t, cluster.hosts[0], "a", "busybox", "sleep", "600")
-	start(t, cluster.hosts[1], "b", "busybox", "sh", "-c", "ping -i 0.05 "+a+" >/tmp/log; sleep 600")
+	a := start(t, cluster.hosts[0], "ca", "busybox", "sleep", "600")
+	start(t, cluster.hosts[1], "cb", "busybox", "sh", "-c", "ping -i 0.05 "+a+" >/tmp/log; sleep 600")
 	for _, h := range cluster.hosts {
 		docker(t, h, "plugin", "disable", "-f", pluginName)
 		docker(t, h, "plugin", "enable", pluginName)
 		docker(t, h, "run", "--rm", "--network", network, "busybox", "ping", "-c", "1", "-w", "5", a)
 	}
-	docker(t, cluster.hosts[1], "exec", "b", "sh", "-c", "kill -INT $(pidof ping); while pidof ping; do :; done")
-	contains(t, "ping over two restarts", docker(t, cluster.hosts[1], "exec", "b", "cat", "/tmp/log"), " 0% packet loss")
+	docker(t, cluster.hosts[1], "exec", "cb", "sh", "-c", "kill -INT $(pidof ping); while pidof ping; do :; done")
+	contains(t, "ping over two restarts", docker(t, cluster.hosts[1], "exec", "cb", "cat", "/tmp/log"), " 0% packet loss")
 }
 
 func TestDockerfile(t *testing.T) {
