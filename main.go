@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,11 +18,16 @@ func main() {
 		fmt.Fprintf(os.Stderr, "flannel: unknown argument %q; the engine starts the plugin without arguments\n", os.Args[1])
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	log, level := plugin.NewLog(os.Stdout, os.Stderr)
-	if err := plugin.Run(ctx, plugin.DefaultPaths, log, level); err != nil {
+	if err := serve(log, level); err != nil {
 		log.Error("stopped", "error", err)
 		os.Exit(1)
 	}
+}
+
+// serve runs the plugin until the engine stops it.
+func serve(log *slog.Logger, level *slog.LevelVar) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return plugin.Run(ctx, plugin.DefaultPaths, log, level)
 }

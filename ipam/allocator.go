@@ -104,7 +104,7 @@ func (a *Allocator) Release(addr netip.Addr) bool {
 
 // check refuses an address that may never be given.
 func (a *Allocator) check(addr netip.Addr) error {
-	what := ""
+	var what string
 	switch {
 	case !a.subnet.Contains(addr):
 		return fmt.Errorf("address %s: outside this host's subnet %s; choose one from %s to %s", addr, a.subnet, a.first(), a.last())

@@ -137,8 +137,13 @@ func wantSubnet(cfg Config, asked netip.Prefix) (netip.Prefix, error) {
 	if !asked.IsValid() || asked == cfg.Network {
 		return netip.Prefix{}, nil
 	}
+	if !cfg.Network.Overlaps(asked) {
+		return netip.Prefix{}, fmt.Errorf("--subnet %s does not lie in the flannel network %s; leave it out, or give %s to allow --ip",
+			asked, cfg.Network, cfg.Network)
+	}
 	if err := cfg.Fits(asked); err != nil {
-		return netip.Prefix{}, fmt.Errorf("--subnet %s: %w; leave it out, or give %s to allow --ip", asked, err, cfg.Network)
+		return netip.Prefix{}, fmt.Errorf("--subnet %s: %w; leave it out, give %s to allow --ip, or one of its subnets of length %d",
+			asked, err, cfg.Network, cfg.SubnetLen)
 	}
 	return asked, nil
 }

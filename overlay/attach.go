@@ -119,7 +119,7 @@ func (o *Overlay) addPort(p Port) error {
 }
 
 func unknownNetwork(id string) error {
-	return fmt.Errorf("Docker network %s is not known on this host: remove it with docker network rm %s and create it anew", head(id), head(id))
+	return fmt.Errorf("network %s is not known on this host: remove it with docker network rm %s and create it anew", head(id), head(id))
 }
 
 // Join makes the port's veth pair and returns what the engine moves into the

@@ -20,13 +20,13 @@ type doors struct{ listeners []net.Listener }
 
 // listen opens both sockets. The second is left to whoever serves it already:
 // the managed name works without it.
-func listen(paths Paths, log *slog.Logger) (*doors, error) {
-	managed, err := listenUnix(paths.Managed)
+func listen(ctx context.Context, paths Paths, log *slog.Logger) (*doors, error) {
+	managed, err := listenUnix(ctx, paths.Managed)
 	if err != nil {
 		return nil, err
 	}
 	d := &doors{[]net.Listener{managed}}
-	legacy, err := listenUnix(paths.Legacy)
+	legacy, err := listenUnix(ctx, paths.Legacy)
 	if err != nil {
 		log.Error("the plain driver name flannel does not lead here; docker-flannel:latest does", "error", err)
 		return d, nil
@@ -37,8 +37,8 @@ func listen(paths Paths, log *slog.Logger) (*doors, error) {
 
 // listenUnix listens in place of a socket that nobody serves any more: the
 // engine takes a quarter of a minute for a call to a dead one.
-func listenUnix(path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: another process serves it; disable the other flannel plugin", path), conn.Close())
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -47,7 +47,7 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -77,7 +77,7 @@ func (d *doors) serve(ctx context.Context, h http.Handler) error {
 }
 
 func (d *doors) paths() []string {
-	var out []string
+	out := make([]string, 0, len(d.listeners))
 	for _, l := range d.listeners {
 		out = append(out, l.Addr().String())
 	}

@@ -167,7 +167,7 @@ func TestSockets(t *testing.T) {
 	if err := stale.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d, err := listen(paths, quietLog())
+	d, err := listen(t.Context(), paths, quietLog())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestSockets(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	second, err := listen(Paths{Managed: filepath.Join(dir, "other.sock"), Legacy: paths.Legacy}, quietLog())
+	second, err := listen(t.Context(), Paths{Managed: filepath.Join(dir, "other.sock"), Legacy: paths.Legacy}, quietLog())
 	if err != nil || len(second.listeners) != 1 {
 		t.Errorf("a second plugin took the plain name of a living one: %v, %v", second, err)
 	}

@@ -64,7 +64,7 @@ const (
 // talking while the plugin is stopped or upgraded. Where the plugin cannot
 // work, every call is answered with the reason.
 func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVar) error {
-	doors, err := listen(paths, log)
+	doors, err := listen(ctx, paths, log)
 	if err != nil {
 		return err
 	}

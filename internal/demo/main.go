@@ -24,19 +24,19 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	begin := time.Now()
-	if err := demo(ctx); err != nil {
+	if err := demo(); err != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
 		os.Exit(1)
 	}
 	fmt.Printf("\nEverything above worked, in %s. Nothing is left behind.\n", time.Since(begin).Round(time.Second))
 }
 
-func demo(ctx context.Context) (err error) {
+func demo() (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	if _, err := os.Stat(pluginDir + "/rootfs/flannel"); err != nil {
 		return fmt.Errorf("%w; run: make plugin", err)
 	}

@@ -209,6 +209,6 @@ func (n *narrator) timed(format string, args ...any) func() {
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		fmt.Fprintf(n.to, "%s (%d ms)\n", fmt.Sprintf(format, args...), time.Since(start).Milliseconds())
+		_, _ = fmt.Fprintf(n.to, "%s (%d ms)\n", fmt.Sprintf(format, args...), time.Since(start).Milliseconds())
 	}
 }

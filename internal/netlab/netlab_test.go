@@ -106,7 +106,7 @@ func TestDoNeedsRoot(t *testing.T) {
 	go func() {
 		conn, err := listener.Accept()
 		if err == nil {
-			io.WriteString(conn, conn.RemoteAddr().(*net.TCPAddr).IP.String())
+			_, _ = io.WriteString(conn, conn.RemoteAddr().(*net.TCPAddr).IP.String()) // the reader misses it
 			conn.Close()
 		}
 	}()
@@ -308,7 +308,11 @@ func TestCloseLeavesNothingNeedsRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lab.Close()
+	defer func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	h := addHost(t, lab, HostSpec{Engine: "28.5"})
 	if err := h.StartEngine(t.Context()); err != nil {
 		t.Fatal(err)
@@ -352,7 +356,7 @@ func TestSweepNeedsRoot(t *testing.T) {
 	if err := command.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	command.Wait()
+	_ = command.Wait() // it was killed
 	if !ready {
 		t.Fatalf("the other lab: %s %v", said, err)
 	}

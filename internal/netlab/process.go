@@ -96,7 +96,7 @@ func (l *Lab) start(ctx context.Context, j job) (*Proc, error) {
 		return nil, fmt.Errorf("%s: %w", p.line, err)
 	}
 	started := make(chan error, 1)
-	go onThread(func() error {
+	work := func() error {
 		defer p.cancel()
 		defer l.forget(p)
 		defer close(p.done)
@@ -110,7 +110,8 @@ func (l *Lab) start(ctx context.Context, j job) (*Proc, error) {
 			p.err = p.cmd.Wait()
 		}
 		return nil
-	})
+	}
+	go func() { _ = onThread(work) }() // what it says comes by started and Wait
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("%s: %w", p.line, err)
 	}

@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -74,7 +75,7 @@ func TestAdmit(t *testing.T) {
 			spec.Addr = netip.MustParsePrefix(step.addr)
 		}
 		h, err := lab.admit(spec)
-		got := ""
+		var got string
 		if err != nil {
 			got = err.Error()
 		} else {
@@ -85,7 +86,7 @@ func TestAdmit(t *testing.T) {
 		}
 	}
 	lab.closed = true
-	if _, err := lab.admit(HostSpec{Name: "late"}); err != errClosed {
+	if _, err := lab.admit(HostSpec{Name: "late"}); !errors.Is(err, errClosed) {
 		t.Errorf("a closed lab says %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -166,12 +167,14 @@ func (l *Lab) pull(h *Host) error {
 	if h == l.wire || l.isClosed() {
 		return nil
 	}
+	plugged := false
 	err := l.wire.Do(func() error {
-		_, err := net.InterfaceByName(h.spec.Name)
+		links, err := net.Interfaces()
+		plugged = slices.ContainsFunc(links, func(i net.Interface) bool { return i.Name == h.spec.Name })
 		return err
 	})
-	if err != nil {
-		return nil
+	if err != nil || !plugged {
+		return err
 	}
 	return l.ipBatch(l.wire.ns, "link del "+h.spec.Name)
 }

@@ -126,11 +126,12 @@ func TestLeaseCodec(t *testing.T) {
 }
 
 func TestDecodeLease(t *testing.T) {
+	spaced := ` {"publicip": "10.8.65.53", "Rack": {"no": 5}} `
 	for value, want := range map[string]string{ // as it is written, or the error
-		`{"PublicIP":"10.8.65.53"}`:                       `{"PublicIP":"10.8.65.53","PublicIPv6":null}`,
-		` {"publicip": "10.8.65.53", "Rack": {"no": 5}} `: `{"PublicIP":"10.8.65.53","PublicIPv6":null}`,
-		`{"PublicIP":"10.8.65.53","BackendData":null}`:    `{"PublicIP":"10.8.65.53","PublicIPv6":null}`,
-		`{"PublicIP":"10.8.65.53","BackendData":"x"}`:     `{"PublicIP":"10.8.65.53","PublicIPv6":null,"BackendData":"x"}`,
+		`{"PublicIP":"10.8.65.53"}`: `{"PublicIP":"10.8.65.53","PublicIPv6":null}`,
+		spaced:                      `{"PublicIP":"10.8.65.53","PublicIPv6":null}`,
+		`{"PublicIP":"10.8.65.53","BackendData":null}`: `{"PublicIP":"10.8.65.53","PublicIPv6":null}`,
+		`{"PublicIP":"10.8.65.53","BackendData":"x"}`:  `{"PublicIP":"10.8.65.53","PublicIPv6":null,"BackendData":"x"}`,
 		`{}`:                     `PublicIP is missing`,
 		`null`:                   `PublicIP is missing`,
 		`{"PublicIP":"host"}`:    `PublicIP "host" is not a host's IPv4 address`,

@@ -86,9 +86,9 @@ func (w *world) configure(t testing.TB, config string) {
 	}
 }
 
-func (w *world) put(t testing.TB, key, value string, opts ...clientv3.OpOption) {
+func (w *world) put(t testing.TB, key, value string) {
 	t.Helper()
-	if _, err := w.client.Put(t.Context(), w.prefix+key, value, opts...); err != nil {
+	if _, err := w.client.Put(t.Context(), w.prefix+key, value); err != nil {
 		t.Fatal(err)
 	}
 }

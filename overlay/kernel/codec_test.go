@@ -121,7 +121,7 @@ func FuzzParse(f *testing.F) {
 	} {
 		f.Add(m.kind, m.body)
 	}
-	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {
+	f.Fuzz(func(_ *testing.T, kind uint16, body []byte) {
 		v := viewOf(blue())
 		for _, kind := range []uint16{kind, unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_NEWNEIGH, unix.RTM_NEWROUTE} {
 			if e, ok := parseEvent(answer{kind: kind, body: body}); ok {

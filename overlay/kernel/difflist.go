@@ -43,7 +43,7 @@ func compare[K comparable, T entry[K]](p *plan, have map[K]T, want []T, stage in
 		h, ok := have[w.key()]
 		ok = ok && !p.bare[h.link()]
 		switch {
-		case ok && h == w && !(stage == stageNeigh && p.hushed[w.link()]):
+		case ok && h == w && (stage != stageNeigh || !p.hushed[w.link()]):
 		case p.obstacle(stage, w) != "":
 			p.add(stage, opRefuse, w, p.obstacle(stage, w))
 		case !ok:

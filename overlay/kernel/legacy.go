@@ -24,7 +24,7 @@ func (k *Kernel) legacyMending() string {
 	err := k.ns.run(func() error {
 		names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
 		if err != nil || !slices.Contains(strings.Fields(string(names)), "filter") {
-			return nil
+			return nil //nolint:nilerr // no such file: legacy xtables are not in use
 		}
 		blob, underflow, err := readLegacy()
 		if err != nil {
@@ -34,7 +34,7 @@ func (k *Kernel) legacyMending() string {
 		if !t.user {
 			chain = forwardChain
 		}
-		if t.drops && !(t.in && t.out) {
+		if t.drops && (!t.in || !t.out) {
 			return errLegacy
 		}
 		return nil

@@ -40,7 +40,7 @@ func (n namespace) run(f func() error) error {
 		runtime.UnlockOSThread()
 		return err
 	}
-	defer here.close()
+	defer func() { _ = here.close() }() // it was only read
 	if here.dev == n.dev && here.ino == n.ino {
 		defer runtime.UnlockOSThread()
 		return f()

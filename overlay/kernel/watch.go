@@ -106,7 +106,7 @@ func (w *watcher) loop(ctx context.Context) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // asked to end
 		}
 		if err := w.take(); err != nil {
 			return err
@@ -185,9 +185,9 @@ func drain(s *socket, lost func(), each func(answer)) error {
 	for {
 		answers, err := s.receive(unix.MSG_DONTWAIT)
 		switch {
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			return nil
-		case err == unix.ENOBUFS:
+		case errors.Is(err, unix.ENOBUFS):
 			lost()
 			continue
 		case err != nil:

@@ -18,8 +18,10 @@ import (
 const Type = "vxlan"
 
 const (
-	// DefaultVNI and DefaultPort are flannel's, the port being the kernel's.
-	DefaultVNI  = 1
+	// DefaultVNI is flannel's.
+	DefaultVNI = 1
+	// DefaultPort is flannel's and the Linux kernel's UDP port; RFC 7348's
+	// own is 4789.
 	DefaultPort = 8472
 	// Overhead is what VXLAN adds on an IPv4 underlay, in bytes: outer IPv4
 	// 20, UDP 8, VXLAN 8, inner Ethernet 14.
@@ -63,7 +65,7 @@ func parse(raw json.RawMessage) (params, error) {
 	case p.VNI < 1 || p.VNI > maxVNI:
 		return p, fmt.Errorf("VNI %d is outside 1-%d", p.VNI, maxVNI)
 	case p.Port < 1 || p.Port > maxPort:
-		return p, fmt.Errorf("Port %d is outside 1-%d", p.Port, maxPort)
+		return p, fmt.Errorf("port %d is outside 1-%d", p.Port, maxPort)
 	case p.MTU != 0 && p.MTU < minMTU:
 		return p, fmt.Errorf("MTU %d is below %d", p.MTU, minMTU)
 	case p.DirectRouting:

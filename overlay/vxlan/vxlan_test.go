@@ -63,8 +63,8 @@ func TestPublishRefuses(t *testing.T) {
 	for backend, says := range map[string]string{
 		`{"VNI":0}`:                "VNI 0",
 		`{"VNI":16777216}`:         "VNI 16777216",
-		`{"Port":70000}`:           "Port 70000",
-		`{"Port":-1}`:              "Port -1",
+		`{"Port":70000}`:           "port 70000",
+		`{"Port":-1}`:              "port -1",
 		`{"MTU":600}`:              "MTU 600",
 		`{"MTU":9000}`:             "MTU 9000",
 		`{"DirectRouting":true}`:   "DirectRouting",
