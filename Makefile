@@ -1,5 +1,6 @@
 # What people run: make demo, make test, make plugin. README.md tells more.
 GO      ?= go
+DOCKER  ?= docker
 PLUGIN  ?= docker-flannel:latest
 LINT    := golangci-lint
 LINT_AT := v2.15.0
@@ -22,9 +23,11 @@ build/plugin/config.json: config.json
 	cp config.json $@
 
 # push needs a Docker engine: make push PLUGIN=host:5000/docker-flannel:TAG
+# An engine holds a plugin's content under one name only, so the one that is
+# pushed does not stay.
 push: plugin
-	docker plugin create $(PLUGIN) build/plugin
-	docker plugin push $(PLUGIN)
+	$(DOCKER) plugin create $(PLUGIN) build/plugin
+	$(DOCKER) plugin push $(PLUGIN); status=$$?; $(DOCKER) plugin rm $(PLUGIN) && exit $$status
 
 # unit runs without root.
 unit:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -149,9 +150,11 @@ func TestRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := registry + "/docker-flannel:test"
-	docker(t, cluster.hosts[0], "plugin", "create", name, "/plugin")
-	docker(t, cluster.hosts[0], "plugin", "push", name)
-	docker(t, cluster.hosts[0], "plugin", "rm", name)
+	client := cluster.hosts[0].Root() + "/usr/bin/docker -H unix://" + cluster.hosts[0].EngineSocket()
+	out, err := exec.CommandContext(t.Context(), "make", "-C", "../..", "push", "PLUGIN="+name, "DOCKER="+client).CombinedOutput()
+	if err != nil {
+		t.Fatalf("make push: %v\n%s", err, out)
+	}
 	url := fmt.Sprintf("http://%s:2379", cluster.hosts[0].Addr())
 	for i, h := range cluster.hosts {
 		etcd := []string{"ETCD_LISTEN=" + url, "ETCD_ENDPOINTS=" + url}[i]
