@@ -232,7 +232,7 @@ const patience = 3 * time.Second
 // giveBack waits a moment for the lease of an unused network to be gone.
 func (o *Overlay) giveBack(ctx context.Context, n *network) error {
 	o.mu.Lock()
-	used, idle := n.used(), n.idle
+	used, idle, subnet := n.used(), n.idle, n.Subnet
 	o.mu.Unlock()
 	if used {
 		return nil
@@ -243,7 +243,7 @@ func (o *Overlay) giveBack(ctx context.Context, n *network) error {
 	select {
 	case <-idle:
 	case <-late.C:
-		o.opt.Log.Warn("lease not given back yet, trying on", "subnet", n.Subnet)
+		o.opt.Log.Warn("lease not given back yet, trying on", "subnet", subnet)
 	case <-ctx.Done():
 	}
 	return nil

@@ -25,6 +25,13 @@ func newMemory() *memory {
 	return &memory{leases: map[netip.Prefix]overlay.Lease{}, changed: make(chan struct{})}
 }
 
+// held is a copy of the leases.
+func (m *memory) held() map[netip.Prefix]overlay.Lease {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.leases)
+}
+
 // edit changes the truth and wakes the watchers.
 func (m *memory) edit(f func()) {
 	m.mu.Lock()

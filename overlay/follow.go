@@ -91,6 +91,9 @@ const maxRenewal = time.Hour
 func (o *Overlay) keep(ctx context.Context, n *network) error {
 	retry := backoff{min: time.Second, max: 30 * time.Second}
 	var reported string
+	o.mu.Lock()
+	subnet := n.Subnet
+	o.mu.Unlock()
 	claimed := false
 	wait := time.NewTimer(0)
 	defer wait.Stop()
@@ -108,7 +111,7 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 		}
 		if err == nil {
 			if reported != "" {
-				o.opt.Log.Info("lease is held again", "network", title(n.Name), "subnet", n.Subnet)
+				o.opt.Log.Info("lease is held again", "network", title(n.Name), "subnet", subnet)
 			}
 			claimed, reported = true, ""
 			retry.reset()
@@ -117,7 +120,7 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 		}
 		if err.Error() != reported {
 			reported = err.Error()
-			o.opt.Log.Error("lease not renewed, trying on", "network", title(n.Name), "subnet", n.Subnet, "error", err)
+			o.opt.Log.Error("lease not renewed, trying on", "network", title(n.Name), "subnet", subnet, "error", err)
 		}
 		wait.Reset(retry.next())
 	}
@@ -150,8 +153,10 @@ func (o *Overlay) renew(ctx context.Context, n *network, claimed bool) error {
 // release gives the lease back, trying on until it is done.
 func (o *Overlay) release(ctx context.Context, n *network) error {
 	retry := backoff{min: time.Second, max: 30 * time.Second}
+	o.mu.Lock()
+	lease := Lease{Subnet: n.Subnet, PublicIP: n.Underlay.PublicIP}
+	o.mu.Unlock()
 	for {
-		lease := Lease{Subnet: n.Subnet, PublicIP: n.Underlay.PublicIP}
 		err := o.opt.Store.Release(ctx, n.Name, lease)
 		if err == nil {
 			o.released(n)
@@ -160,7 +165,7 @@ func (o *Overlay) release(ctx context.Context, n *network) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		o.opt.Log.Warn("lease not given back, trying on", "network", title(n.Name), "subnet", n.Subnet, "error", err)
+		o.opt.Log.Warn("lease not given back, trying on", "network", title(n.Name), "subnet", lease.Subnet, "error", err)
 		select {
 		case <-time.After(retry.next()):
 		case <-ctx.Done():

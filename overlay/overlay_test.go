@@ -153,14 +153,15 @@ func TestLife(t *testing.T) {
 		if err := a.RemovePort(t.Context(), dockerNet, endpoint); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		lacksText(t, "kernel after RemovePort", a.board.text(), "flvfedcba987654")
 		a.remove(t, n)
 		synctest.Wait()
 		if text := a.board.text(); text != "" {
 			t.Errorf("left behind:\n%s", text)
 		}
-		if len(store.leases) != 1 {
-			t.Errorf("leases left: %v\n%s", store.leases, a.log)
+		if len(store.held()) != 1 {
+			t.Errorf("leases left: %v\n%s", store.held(), a.log)
 		}
 		lacksText(t, "b's kernel", b.board.text(), n.Subnet.String())
 		if again := a.network(t); again.Subnet != n.Subnet {
@@ -177,14 +178,14 @@ func TestAttachThenRelease(t *testing.T) {
 		if err := a.Detach(t.Context(), dockerNet); err != nil {
 			t.Fatal(err)
 		}
-		if len(store.leases) != 1 {
+		if len(store.held()) != 1 {
 			t.Error("the lease went while the address manager held it")
 		}
 		if err := a.Release(t.Context(), n.Subnet); err != nil {
 			t.Fatal(err)
 		}
-		if len(store.leases) != 0 {
-			t.Errorf("leases left: %v", store.leases)
+		if len(store.held()) != 0 {
+			t.Errorf("leases left: %v", store.held())
 		}
 	})
 }
@@ -282,8 +283,8 @@ func TestLostLease(t *testing.T) {
 		synctest.Wait()
 		store.edit(func() { delete(store.leases, n.Subnet) })
 		synctest.Wait()
-		if store.leases[n.Subnet].PublicIP.String() != "192.0.2.1" {
-			t.Errorf("the lease was not claimed back: %v", store.leases)
+		if store.held()[n.Subnet].PublicIP.String() != "192.0.2.1" {
+			t.Errorf("the lease was not claimed back: %v", store.held())
 		}
 		thief := overlay.Lease{Subnet: n.Subnet, PublicIP: netip.MustParseAddr("192.0.2.66")}
 		store.edit(func() { store.leases[n.Subnet] = thief })
@@ -292,7 +293,7 @@ func TestLostLease(t *testing.T) {
 		wantText(t, "kernel", a.board.text(), n.Gateway.String())
 		store.edit(func() { delete(store.leases, n.Subnet) })
 		synctest.Wait()
-		if store.leases[n.Subnet].PublicIP.String() != "192.0.2.1" {
+		if store.held()[n.Subnet].PublicIP.String() != "192.0.2.1" {
 			t.Error("the lease was not claimed back once it was free")
 		}
 		wantText(t, "log", a.log.String(), "lease is held again")
