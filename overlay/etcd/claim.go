@@ -53,6 +53,7 @@ type state struct {
 	config   *mvccpb.KeyValue // nil without a config
 	subnets  []*mvccpb.KeyValue
 	revision int64
+	cluster  uint64 // the etcd cluster's own id
 }
 
 // read reads a network's config and subnets at one revision.
@@ -69,6 +70,7 @@ func (s *Store) read(ctx context.Context, k keys) (state, error) {
 	st := state{
 		subnets:  got.Responses[1].GetResponseRange().Kvs,
 		revision: got.Header.Revision,
+		cluster:  got.Header.ClusterId,
 	}
 	if kvs := got.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		st.config = kvs[0]

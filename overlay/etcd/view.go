@@ -23,6 +23,7 @@ type view struct {
 	order      []*entry          // leases by subnet, the older first
 	junk       map[string]string // unreadable keys, with the reason
 	revision   int64
+	cluster    uint64 // the id of the etcd cluster that was read
 }
 
 // entry is a readable lease.
@@ -46,7 +47,7 @@ func (v *view) reset(st state) {
 		}
 	}
 	slices.SortFunc(v.order, compareEntries)
-	v.revision = st.revision
+	v.revision, v.cluster = st.revision, st.cluster
 }
 
 // apply takes in a batch of changes, and tells whether there were any.

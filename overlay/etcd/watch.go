@@ -68,10 +68,13 @@ func (s *Store) follow(ctx context.Context, v *view, emit func(overlay.Snapshot)
 var (
 	errDisconnected = errors.New("connection lost")
 	errWatchEnded   = errors.New("watch ended")
+	errOtherEtcd    = errors.New("another etcd answers")
 )
 
 // stream takes in the changes after the view's revision. The config and the
 // leases are watched each by itself, since other networks' keys lie between.
+// The connection may be lost and made anew between the reading and the watch:
+// the watch must begin on the cluster that was read.
 func (s *Store) stream(ctx context.Context, v *view, emit func(overlay.Snapshot)) error {
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	var connection sync.WaitGroup
@@ -81,7 +84,7 @@ func (s *Store) stream(ctx context.Context, v *view, emit func(overlay.Snapshot)
 
 	next := clientv3.WithRev(v.revision + 1)
 	config := s.client.Watch(ctx, v.keys.config(), next)
-	leases := s.client.Watch(ctx, v.keys.subnets(), clientv3.WithPrefix(), next)
+	leases := s.client.Watch(ctx, v.keys.subnets(), clientv3.WithPrefix(), clientv3.WithCreatedNotify(), next)
 	for {
 		var resp clientv3.WatchResponse
 		var open bool
@@ -97,6 +100,8 @@ func (s *Store) stream(ctx context.Context, v *view, emit func(overlay.Snapshot)
 			return resp.Err()
 		case !open:
 			return errWatchEnded
+		case resp.Header.ClusterId != v.cluster || resp.Created && resp.Header.Revision < v.revision:
+			return errOtherEtcd
 		}
 		if v.apply(resp) {
 			emit(v.snapshot())

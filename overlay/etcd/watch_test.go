@@ -33,8 +33,8 @@ func TestWatchReplaced(t *testing.T) {
 	s := New(dial(t, p.endpoint()), first.prefix, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	seen := watch(t, s, "")
 	was := seen.await(t, "the first", func(s overlay.Snapshot) bool { return leases(s) == "10.5.1.0/24 192.168.0.1\n" })
-	p.redirect(t, second.endpoint)
 	p.cut()
+	p.redirect(t, second.endpoint)
 	is := seen.await(t, "the second", func(s overlay.Snapshot) bool { return leases(s) == "10.5.2.0/24 192.168.0.2\n" })
 	if is.Revision >= was.Revision {
 		t.Errorf("revision %d after %d: the test tests nothing", is.Revision, was.Revision)
