@@ -32,6 +32,9 @@ func (c *Clerk) RequestAddress(ctx context.Context, req *api.RequestAddressReque
 	if req.Options[typeOption] == typeGateway {
 		return c.requestGateway(req.PoolID, want)
 	}
+	if err := c.ready(req); err != nil {
+		return nil, err
+	}
 	p, addr, fresh, err := c.take(ctx, req.PoolID, want, req.Options[macOption])
 	if err != nil {
 		return nil, err
@@ -42,6 +45,17 @@ func (c *Clerk) RequestAddress(ctx context.Context, req *api.RequestAddressReque
 		}
 	}
 	return answer(p, addr), nil
+}
+
+// ready refuses a container's address, which comes with its MAC address, while
+// no flannel network stands on the pool: another driver's packets would not be
+// carried.
+func (c *Clerk) ready(req *api.RequestAddressRequest) error {
+	subnet, err := netip.ParsePrefix(req.PoolID)
+	if err != nil || req.Options[macOption] == "" || c.overlay.Attached(subnet) {
+		return nil
+	}
+	return fmt.Errorf("pool %s: no flannel network of this host uses it; remove the network and create it with: docker network create -d flannel --ipam-driver flannel NAME", subnet)
 }
 
 // requestGateway answers with the gateway, which is nobody's to take.
@@ -111,10 +125,16 @@ func (c *Clerk) settle(p *pool, addr netip.Addr) error {
 }
 
 // ReleaseAddress frees an address. Whatever is not in use, or not known, is no
-// error. Where the error says that the file could not be kept, the address is
+// error, and an endpoint's address stays its own: the engine deletes an endpoint
+// before it releases the address, so this is another's, refused with the same
+// MAC address. Where the error says that the file could not be kept, the address is
 // free nonetheless, and the next change brings the file up to date.
 func (c *Clerk) ReleaseAddress(_ context.Context, req *api.ReleaseAddressRequest) error {
 	addr, _ := netip.ParseAddr(req.Address) // the zero address is not in use either
+	subnet, _ := netip.ParsePrefix(req.PoolID)
+	if c.overlay.Taken(subnet, addr.Unmap()) {
+		return nil
+	}
 	released, err := c.release(req.PoolID, addr.Unmap())
 	if err != nil || !released {
 		return err

@@ -27,6 +27,10 @@ type Pools interface {
 	Acquire(ctx context.Context, req overlay.Request) (overlay.Network, error)
 	// Release ends the use of a subnet; an unknown one is no error.
 	Release(ctx context.Context, subnet netip.Prefix) error
+	// Attached tells whether a flannel network stands on the subnet.
+	Attached(subnet netip.Prefix) bool
+	// Taken tells whether an endpoint of this host has the address.
+	Taken(subnet netip.Prefix, addr netip.Addr) bool
 }
 
 // Clerk keeps the pools and addresses of this host. Its methods may be called

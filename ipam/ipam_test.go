@@ -24,6 +24,8 @@ type host struct {
 	mu       sync.Mutex
 	subnets  map[netip.Prefix]netip.Prefix // this host's subnet, by --subnet
 	acquired map[netip.Prefix]bool
+	bare     map[netip.Prefix]bool // without a flannel network
+	ports    map[netip.Addr]bool   // of endpoints
 	log      []string
 	hold     chan struct{} // where not nil, Acquire waits for it
 }
@@ -65,6 +67,19 @@ func (h *host) Release(_ context.Context, subnet netip.Prefix) error {
 	delete(h.acquired, subnet)
 	h.log = append(h.log, "release "+subnet.String())
 	return nil
+}
+
+// Attached is true for every subnet but those in bare.
+func (h *host) Attached(subnet netip.Prefix) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.bare[subnet]
+}
+
+func (h *host) Taken(_ netip.Prefix, addr netip.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ports[addr]
 }
 
 // fixture is a clerk with its overlay and its file.
@@ -288,13 +303,48 @@ func TestUnusableSubnet(t *testing.T) {
 }
 
 // A subnet that the overlay returns again, its network being gone, is answered
-// again; no address in use is given twice.
+// again; the addresses of the gone network's containers rest.
 func TestPoolLeftOver(t *testing.T) {
 	f := newFixture(t)
 	f.want("RequestPool", `{}`, defaultPool)
 	f.want("RequestAddress", start(mac1), given("10.5.7.2"))
 	f.want("RequestPool", `{}`, defaultPool)
 	f.want("RequestAddress", start(mac2), given("10.5.7.3"))
+	if held := f.Addresses()[prefix("10.5.7.0/24")]; len(held) != 1 {
+		t.Errorf("in use: %v", held)
+	}
+}
+
+// Two containers with one MAC address: the second's refusal by the driver ends
+// in a release, which must not free the first's address.
+func TestReleaseOfAnEndpointsAddress(t *testing.T) {
+	f := newFixture(t)
+	f.want("RequestPool", `{}`, defaultPool)
+	f.want("RequestAddress", start(mac1), given("10.5.7.2"))
+	f.host.ports = map[netip.Addr]bool{netip.MustParseAddr("10.5.7.2"): true}
+	f.want("RequestAddress", start(mac1), given("10.5.7.2"))
+	f.call("ReleaseAddress", `{"PoolID":"10.5.7.0/24","Address":"10.5.7.2"}`)
+	if held := f.Addresses()[prefix("10.5.7.0/24")]; len(held) != 1 {
+		t.Errorf("in use: %v", held)
+	}
+	f.host.ports = nil
+	f.call("ReleaseAddress", `{"PoolID":"10.5.7.0/24","Address":"10.5.7.2"}`)
+	if held := f.Addresses()[prefix("10.5.7.0/24")]; len(held) != 0 {
+		t.Errorf("in use after the endpoint went: %v", held)
+	}
+}
+
+// A network of another driver on a pool of ours.
+func TestPoolOfAnotherDriver(t *testing.T) {
+	f := newFixture(t)
+	f.want("RequestPool", `{}`, defaultPool)
+	f.host.bare = map[netip.Prefix]bool{prefix("10.5.7.0/24"): true}
+	_, err := f.Clerk.RequestAddress(t.Context(), &api.RequestAddressRequest{
+		PoolID: "10.5.7.0/24", Options: map[string]string{macOption: mac1},
+	})
+	if err == nil || !strings.Contains(err.Error(), "-d flannel --ipam-driver flannel") {
+		t.Errorf("error %v", err)
+	}
 }
 
 func TestNewErrors(t *testing.T) {

@@ -23,7 +23,7 @@ const gatewayData = "com.docker.network.gateway"
 const patience = 2 * time.Second
 
 // RequestPool acquires this host's subnet of a flannel network and answers with
-// it and its gateway. A subnet that is left over keeps its addresses. The
+// it and its gateway. The addresses of a subnet that is left over rest. The
 // errors say what is not accepted and what to do, or why no subnet could be had.
 func (c *Clerk) RequestPool(ctx context.Context, req *api.RequestPoolRequest) (*api.RequestPoolResponse, error) {
 	want, err := parsePoolRequest(req)
@@ -59,6 +59,8 @@ func (c *Clerk) open(network overlay.Network) (netip.Prefix, error) {
 	before := c.pools[network.Subnet]
 	if before == nil {
 		c.pools[network.Subnet] = newPool(network.Name, a)
+	} else {
+		before.vacate()
 	}
 	c.mu.Unlock()
 	if err := c.commit(); err != nil {
@@ -68,6 +70,15 @@ func (c *Clerk) open(network overlay.Network) (netip.Prefix, error) {
 		return netip.Prefix{}, err
 	}
 	return netip.PrefixFrom(a.Gateway(), network.Subnet.Bits()), nil
+}
+
+// vacate releases every address; the caller holds mu.
+func (p *pool) vacate() {
+	for _, h := range p.Held() {
+		if p.unsaved[h.Addr] == nil {
+			p.Release(h.Addr)
+		}
+	}
 }
 
 // giveBack releases a subnet that could not be used and returns why it could

@@ -16,7 +16,9 @@ import (
 // rest is how soon an unused subnet may be handed out again. Engines up to 26
 // ask again at once, without end, when the subnet overlaps a route or a name
 // server of the host; a person does not.
-const rest = 3 * time.Second
+// It is longer than any call takes, so a create that is slow between its two
+// calls keeps its subnet.
+const rest = 12 * time.Second
 
 // handout remembers that a subnet was handed out and not yet used.
 type handout struct{ at time.Time }
@@ -26,6 +28,10 @@ type handout struct{ at time.Time }
 // network a host may hold it at a time.
 func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
 	n := o.reserve(req.Name)
+	if err := n.enter(ctx); err != nil {
+		return Network{}, err
+	}
+	defer n.leave()
 	o.mu.Lock()
 	err, known := o.available(n), n.record
 	o.mu.Unlock()
@@ -36,28 +42,50 @@ func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
 	if err != nil {
 		return Network{}, fmt.Errorf("claim a subnet of %s: %w", title(req.Name), err)
 	}
-	o.mu.Lock()
-	if err := o.available(n); err != nil {
-		o.mu.Unlock()
-		return Network{}, err
+	o.leaveOld(ctx, known, claimed)
+	view := o.hold(n, claimed)
+	err = o.file.Commit()
+	if err == nil {
+		err = ctx.Err()
 	}
+	if err != nil {
+		o.letGo(n)
+		return Network{}, fmt.Errorf("save the lease of %s: %w", view.Subnet, errors.Join(err, o.file.Commit()))
+	}
+	return view, nil
+}
+
+// hold takes over what was claimed.
+func (o *Overlay) hold(n *network, claimed record) Network {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	n.Config, n.Subnet, n.VTEP = claimed.Config, claimed.Subnet, claimed.VTEP
-	n.Underlay, n.MTU = claimed.Underlay, claimed.MTU
+	n.Underlay, n.Former, n.MTU = claimed.Underlay, claimed.Former, claimed.MTU
 	if !n.Leased {
 		n.Leased, n.idle = true, make(chan struct{})
 	}
 	n.Held, n.handed = true, handout{time.Now()}
-	view := n.view()
-	o.mu.Unlock()
 	nudge(n.turn)
-	if err := o.file.Commit(); err != nil {
-		return Network{}, errors.Join(fmt.Errorf("save the lease of %s: %w", view.Subnet, err), o.Release(ctx, view.Subnet))
+	return n.view()
+}
+
+// letGo undoes hold; the lease is given back in the background.
+func (o *Overlay) letGo(n *network) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n.Held = false
+	nudge(n.turn)
+}
+
+// leaveOld gives back the subnet that another one has taken the place of. What
+// cannot be given back now ends with its time to live.
+func (o *Overlay) leaveOld(ctx context.Context, old, now record) {
+	if !old.Leased || old.Subnet == now.Subnet {
+		return
 	}
-	select {
-	case <-ctx.Done():
-		return Network{}, errors.Join(ctx.Err(), o.Release(context.WithoutCancel(ctx), view.Subnet))
-	default:
-		return view, nil
+	lease := Lease{Subnet: old.Subnet, PublicIP: old.Underlay.PublicIP}
+	if err := o.opt.Store.Release(ctx, old.Name, lease); err != nil {
+		o.opt.Log.Warn("the host's other lease stays until its time to live ends", "subnet", old.Subnet, "error", err)
 	}
 }
 
@@ -72,7 +100,7 @@ func (o *Overlay) reserve(name string) *network {
 	n = newNetwork(record{Name: name})
 	o.nets[name] = n
 	o.mu.Unlock()
-	o.spawn <- n
+	nudge(o.arrived)
 	return n
 }
 
@@ -83,8 +111,8 @@ func (o *Overlay) available(n *network) error {
 			title(n.Name), n.Subnet, head(n.Docker.ID), head(n.Docker.ID))
 	}
 	if n.Held && time.Since(n.handed.at) < rest {
-		return fmt.Errorf("subnet %s of %s was handed out %s ago and is not in use yet: another docker network create is under way, or the subnet overlaps a route (ip route) or a name server (/etc/resolv.conf) of this host",
-			n.Subnet, title(n.Name), time.Since(n.handed.at).Round(time.Millisecond))
+		return fmt.Errorf("subnet %s of %s was handed out %s ago and is not in use yet: another docker network create is under way, or the subnet overlaps a route (ip route) or a name server (/etc/resolv.conf) of this host; look there, or try again in %s",
+			n.Subnet, title(n.Name), time.Since(n.handed.at).Round(time.Millisecond), (rest - time.Since(n.handed.at)).Round(time.Second))
 	}
 	return nil
 }
@@ -100,15 +128,25 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 	if err != nil {
 		return r, err
 	}
-	if r.Underlay, err = o.opt.Kernel.Underlay(o.opt.Underlay); err != nil {
+	under, err := o.opt.Kernel.Underlay(o.opt.Underlay)
+	if err != nil {
 		return r, err
 	}
+	r.move(under)
 	if r.VTEP.IsZero() {
 		r.VTEP = randomMAC()
 	}
 	claim, mtu, err := o.offer(r)
 	if err != nil {
 		return r, err
+	}
+	if err := o.roomFor(r); err != nil {
+		return r, err
+	}
+	if r.Leased {
+		if err := o.avoid(r.Subnet); err != nil {
+			return r, err
+		}
 	}
 	r.MTU = mtu
 	claim.Prefer, claim.Must = r.Subnet, false
@@ -120,8 +158,31 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 	if err != nil {
 		return r, err
 	}
-	r.Subnet = lease.Subnet
+	r.Subnet, r.Former = lease.Subnet, netip.Addr{}
 	return r, nil
+}
+
+// roomFor refuses a network whose devices another program has made already.
+// Its lease may be that program's, and must not be touched.
+func (o *Overlay) roomFor(r record) error {
+	backend, err := o.backend(r.Config.Backend.Type)
+	if err != nil {
+		return err
+	}
+	n := network{record: r}
+	plan, _ := backend.Plan(n.self(), nil)
+	devices := make([]string, len(plan.Links))
+	for i, l := range plan.Links {
+		devices[i] = l.Name
+	}
+	conflict, err := o.opt.Kernel.Conflict(netip.Prefix{}, devices...)
+	if err != nil {
+		return fmt.Errorf("look for devices named %s: %w", strings.Join(devices, ", "), err)
+	}
+	if conflict != "" {
+		return fmt.Errorf("in the way is %s", conflict)
+	}
+	return nil
 }
 
 // initial is the config to create where the store has none.
@@ -171,7 +232,7 @@ func (o *Overlay) offer(r record) (Claim, int, error) {
 		mtu = o.opt.MTU
 	}
 	return Claim{
-		PublicIP: r.Underlay.PublicIP, BackendType: pub.Type, BackendData: pub.Data, TTL: o.opt.TTL,
+		PublicIP: r.Underlay.PublicIP, Former: r.Former, BackendType: pub.Type, BackendData: pub.Data, TTL: o.opt.TTL,
 	}, mtu, nil
 }
 
@@ -190,12 +251,12 @@ func (o *Overlay) backend(name string) (Backend, error) {
 
 // avoid tells why this host cannot use a subnet.
 func (o *Overlay) avoid(p netip.Prefix) error {
-	route, err := o.opt.Kernel.Overlap(p)
+	conflict, err := o.opt.Kernel.Conflict(p)
 	if err != nil {
 		return fmt.Errorf("look for routes that overlap %s: %w", p, err)
 	}
-	if route != "" {
-		return fmt.Errorf("subnet %s overlaps this host's route %s", p, route)
+	if conflict != "" {
+		return fmt.Errorf("subnet %s overlaps %s", p, conflict)
 	}
 	return nil
 }
@@ -206,6 +267,22 @@ func randomMAC() kernel.MAC {
 	_, _ = rand.Read(m[:]) // crypto/rand never returns an error
 	m[0] = m[0]&^1 | 2
 	return m
+}
+
+// Attached tells whether a Docker network stands on the subnet.
+func (o *Overlay) Attached(subnet netip.Prefix) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.bySubnet(subnet)
+	return n != nil && n.Docker != nil
+}
+
+// Taken tells whether a port has the address.
+func (o *Overlay) Taken(subnet netip.Prefix, addr netip.Addr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.bySubnet(subnet)
+	return n != nil && slices.ContainsFunc(n.Ports, func(p Port) bool { return p.Addr == addr })
 }
 
 // Release ends the address manager's use of a subnet. The lease is given back

@@ -23,7 +23,7 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 		}
 	}
 	nudge(n.turn)
-	if err := o.sync(ctx, "link "+b.Name(), "addr "+n.view().Gateway.String(), "docker-user"); err != nil {
+	if err := o.sync(ctx, o.needs(n, b)...); err != nil {
 		if fresh {
 			o.unbind(n)
 			err = errors.Join(err, o.file.Commit())
@@ -32,6 +32,27 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 		return fmt.Errorf("make bridge %s for %s: %w", b.Name(), b.Subnet, err)
 	}
 	return nil
+}
+
+// needs names what must stand before a Docker network works.
+func (o *Overlay) needs(n *network, b Bridge) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	parts := []kernel.State{planBridge(n.view(), b)}
+	if backend, err := o.backend(n.Config.Backend.Type); err == nil {
+		part, _ := backend.Plan(n.self(), nil)
+		parts = append(parts, part)
+	}
+	objects := []string{"docker-user", "sysctl ipv4/ip_forward"}
+	for _, part := range parts {
+		for _, l := range part.Links {
+			objects = append(objects, "link "+l.Name)
+		}
+		for _, a := range part.Addrs {
+			objects = append(objects, "addr "+a.Link+" "+a.Prefix.String())
+		}
+	}
+	return objects
 }
 
 // bind records the Docker network; fresh is false when it stood already.
@@ -62,8 +83,9 @@ func (o *Overlay) unbind(n *network) {
 	o.peers = nil
 }
 
-// Detach removes a Docker network and its ports, and gives the lease back when
-// the address manager has let go of it too. An unknown id is no error.
+// Detach removes a Docker network and its ports, and gives the lease back. The
+// engine has released the subnet before; where that call was lost, this one
+// stands for it. An unknown id is no error.
 func (o *Overlay) Detach(ctx context.Context, id string) error {
 	o.mu.Lock()
 	n := o.byDocker(id)
@@ -72,6 +94,9 @@ func (o *Overlay) Detach(ctx context.Context, id string) error {
 		return nil
 	}
 	o.unbind(n)
+	o.mu.Lock()
+	n.Held = false
+	o.mu.Unlock()
 	if err := o.file.Commit(); err != nil {
 		return fmt.Errorf("save the removal of Docker network %s: %w", head(id), err)
 	}
@@ -130,7 +155,7 @@ func (o *Overlay) Join(ctx context.Context, dockerNet, endpoint string) (Joined,
 		return Joined{}, err
 	}
 	name := vethName(endpoint)
-	err = o.sync(ctx, "veth "+name)
+	err = o.sync(ctx, "veth "+name, "link "+Bridge{ID: dockerNet}.Name())
 	if _, undo := o.joining(dockerNet, endpoint, false); undo != nil {
 		return Joined{}, undo
 	}

@@ -117,8 +117,31 @@ func (c Config) Equal(o Config) bool {
 	if c.Backend.Type != o.Backend.Type || !bytes.Equal(c.Backend.Raw, o.Backend.Raw) {
 		return false
 	}
+	return c.SameSubnets(o)
+}
+
+// SameSubnets reports whether both configs have the same leasable subnets.
+func (c Config) SameSubnets(o Config) bool {
 	return c.EnableIPv4 == o.EnableIPv4 && c.EnableIPv6 == o.EnableIPv6 &&
 		c.ipv4Range() == o.ipv4Range() && c.ipv6Range() == o.ipv6Range()
+}
+
+// Text is a config that ParseConfig reads as c.
+func (c Config) Text() ([]byte, error) {
+	raw := configJSON{EnableIPv4: &c.EnableIPv4, EnableIPv6: c.EnableIPv6, Backend: c.Backend.Raw}
+	if c.EnableIPv4 {
+		raw.Network, raw.SubnetLen = c.Network.String(), c.SubnetLen
+		raw.SubnetMin, raw.SubnetMax = c.SubnetMin.String(), c.SubnetMax.String()
+	}
+	if c.EnableIPv6 {
+		raw.IPv6Network, raw.IPv6SubnetLen = c.IPv6Network.String(), c.IPv6SubnetLen
+		raw.IPv6SubnetMin, raw.IPv6SubnetMax = c.IPv6SubnetMin.String(), c.IPv6SubnetMax.String()
+	}
+	text, err := json.Marshal(raw)
+	if err != nil {
+		return nil, fmt.Errorf("write config of %s: %w", c.Network, err)
+	}
+	return text, nil
 }
 
 // Fits returns nil if subnet can be a lease of this network: of the right

@@ -136,6 +136,7 @@ func (m *memory) Watch(ctx context.Context, _ string, emit func(overlay.Snapshot
 		var s overlay.Snapshot
 		if m.config != nil {
 			s.Config, _ = overlay.ParseConfig(m.config)
+			s.Configured = true
 		}
 		for _, subnet := range slices.SortedFunc(maps.Keys(m.leases), netip.Prefix.Compare) {
 			s.Leases = append(s.Leases, m.leases[subnet])
@@ -162,7 +163,9 @@ type board struct {
 	refuse map[string]error // by object
 	under  kernel.Underlay
 	routes []netip.Prefix // of the host itself
-	wake   func()
+	// foreign is a device of another program.
+	foreign string
+	wake    func()
 }
 
 func newBoard(ip string) *board {
@@ -192,6 +195,19 @@ func (b *board) Watch(ctx context.Context, wake func()) error {
 	return ctx.Err()
 }
 
+// move gives the host another address, and tells the watcher.
+func (b *board) move(ip string) {
+	b.mu.Lock()
+	b.under.Addr = netip.MustParseAddr(ip)
+	b.under.PublicIP = b.under.Addr
+	wake := b.wake
+	b.mu.Unlock()
+	wake()
+}
+
+// prefix24 is the /24 of an address.
+func prefix24(four [4]byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4(four), 24) }
+
 func (b *board) Doubt() {}
 
 func (b *board) Underlay(kernel.UnderlaySpec) (kernel.Underlay, error) {
@@ -200,9 +216,16 @@ func (b *board) Underlay(kernel.UnderlaySpec) (kernel.Underlay, error) {
 	return b.under, nil
 }
 
-func (b *board) Overlap(p netip.Prefix) (string, error) {
+func (b *board) Conflict(p netip.Prefix, devices ...string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range devices {
+		if d == b.foreign {
+			return "the device " + d, nil
+		}
+	}
 	for _, r := range b.routes {
-		if r.Overlaps(p) {
+		if p.IsValid() && r.Overlaps(p) {
 			return r.String(), nil
 		}
 	}

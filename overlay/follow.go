@@ -1,10 +1,12 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,21 +43,8 @@ func (o *Overlay) tend(ctx context.Context, n *network) error {
 
 // learn takes in what the store says of a network.
 func (o *Overlay) learn(n *network, s Snapshot) {
-	o.mu.Lock()
-	o.reportJunk(n, s.Junk)
-	if !s.Config.Network.IsValid() {
-		o.mu.Unlock()
-		return // without a good config no lease could be judged: the last ones stand
-	}
-	n.peers = s.Leases
-	o.peers = nil
-	changed := !s.Config.Equal(n.Config)
-	if !owns(s.Leases, n.Subnet, n.Underlay.PublicIP) {
-		nudge(n.kick)
-	}
-	o.mu.Unlock()
-	if changed {
-		o.opt.Log.Warn("config changed in the store; it takes effect when the Docker network is made anew", "network", title(n.Name))
+	if !o.adopt(n, s) {
+		return
 	}
 	if err := o.seen.Commit(); err != nil {
 		o.opt.Log.Error("save the leases last seen", "error", err)
@@ -63,14 +52,36 @@ func (o *Overlay) learn(n *network, s Snapshot) {
 	o.poke()
 }
 
-// owns tells whether subnet is leased to host.
-func owns(leases []Lease, subnet netip.Prefix, host netip.Addr) bool {
-	for _, l := range leases {
-		if l.Subnet == subnet {
-			return l.PublicIP == host
-		}
+// adopt takes over a snapshot's leases. It does not where they were judged by
+// no config, or by one for other subnets than this host's network was made
+// with: then nothing can be said of the leases, and those seen last stand.
+func (o *Overlay) adopt(n *network, s Snapshot) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.reportJunk(n, s.Junk)
+	switch {
+	case !s.Configured:
+		nudge(n.kick)
+		return false
+	case !s.Config.SameSubnets(n.Config):
+		o.reportJunk(n, []Junk{{Key: "config", Reason: fmt.Sprintf(
+			"the config in the store is for other subnets (%s, SubnetLen %d) than this host's network (%s, SubnetLen %d): nothing changes here until the Docker network is removed and created anew, on every host",
+			s.Config.Network, s.Config.SubnetLen, n.Config.Network, n.Config.SubnetLen)}})
+		return false
+	case !s.Config.Equal(n.Config):
+		o.reportJunk(n, []Junk{{Key: "config", Reason: "the config in the store has changed; it takes effect here when the Docker network is removed and created anew"}})
 	}
-	return false
+	n.peers = s.Leases
+	o.peers = nil
+	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
+	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP {
+		nudge(n.kick)
+	} else if n.published != nil && !bytes.Equal(s.Leases[i].BackendData, n.published) {
+		o.reportJunk(n, []Junk{{Key: n.Subnet.String(), Reason: fmt.Sprintf(
+			"this host's lease says %s, not %s: another host has the PublicIP %s too; give one of them another with the setting PUBLIC_IP",
+			s.Leases[i].BackendData, n.published, n.Underlay.PublicIP)}})
+	}
+	return true
 }
 
 // reportJunk logs each skipped key once per reason; the caller holds mu.
@@ -78,7 +89,7 @@ func (o *Overlay) reportJunk(n *network, junk []Junk) {
 	for _, j := range junk {
 		if n.junk[j.Key] != j.Reason {
 			n.junk[j.Key] = j.Reason
-			o.opt.Log.Warn("skipped", "network", title(n.Name), "key", j.Key, "reason", j.Reason)
+			o.opt.Log.Warn("the store holds what this host cannot use", "network", title(n.Name), "key", j.Key, "reason", j.Reason)
 		}
 	}
 }
@@ -144,9 +155,37 @@ func (o *Overlay) renew(ctx context.Context, n *network, claimed bool) error {
 	}
 	claim.Prefer, claim.Must = r.Subnet, true
 	_, err = o.opt.Store.Claim(ctx, r.Name, claim)
+	if errors.Is(err, ErrNoConfig) {
+		err = o.restore(ctx, r, claim)
+	}
+	if err == nil {
+		o.mu.Lock()
+		n.published = claim.BackendData
+		if n.Underlay.PublicIP == claim.PublicIP {
+			n.Former = netip.Addr{}
+		}
+		o.mu.Unlock()
+		return o.file.Commit()
+	}
 	if taken := (*TakenError)(nil); errors.As(err, &taken) {
 		return fmt.Errorf("%w while containers of this host use it: remove the Docker network on one of the two hosts and create it anew", err)
 	}
+	return err
+}
+
+// restore writes the config that this host's network was made with where the
+// store has lost it, and claims the lease again.
+func (o *Overlay) restore(ctx context.Context, r record, claim Claim) error {
+	text, err := r.Config.Text()
+	if err != nil {
+		return fmt.Errorf("write the config of %s again: %w", title(r.Name), err)
+	}
+	now, err := o.opt.Store.Config(ctx, r.Name, text)
+	if err != nil {
+		return fmt.Errorf("write the config of %s again: %w", title(r.Name), err)
+	}
+	o.opt.Log.Warn("the store had lost the network's config, which is there again", "network", title(r.Name), "config", string(text), "same", now.Equal(r.Config))
+	_, err = o.opt.Store.Claim(ctx, r.Name, claim)
 	return err
 }
 
@@ -157,9 +196,8 @@ func (o *Overlay) release(ctx context.Context, n *network) error {
 	lease := Lease{Subnet: n.Subnet, PublicIP: n.Underlay.PublicIP}
 	o.mu.Unlock()
 	for {
-		err := o.opt.Store.Release(ctx, n.Name, lease)
+		err := o.tryRelease(ctx, n, lease)
 		if err == nil {
-			o.released(n)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -172,6 +210,25 @@ func (o *Overlay) release(ctx context.Context, n *network) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// tryRelease gives the lease back unless the network came into use again.
+func (o *Overlay) tryRelease(ctx context.Context, n *network, lease Lease) error {
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.leave()
+	o.mu.Lock()
+	used := n.used()
+	o.mu.Unlock()
+	if used {
+		return nil
+	}
+	if err := o.opt.Store.Release(ctx, n.Name, lease); err != nil {
+		return err
+	}
+	o.released(n)
+	return nil
 }
 
 // released notes that the store holds no lease of ours any more. The subnet
@@ -202,8 +259,13 @@ func (o *Overlay) refreshUnderlay() {
 		if !n.used() || n.Underlay == now {
 			continue
 		}
-		o.opt.Log.Info("underlay changed", "from", n.Underlay.PublicIP, "to", now.PublicIP, "interface", now.Name)
-		n.Underlay = now
+		o.opt.Log.Info("underlay changed", "from", n.Underlay.PublicIP, "to", now.PublicIP, "interface", now.Name, "mtu", now.MTU)
+		n.move(now)
+		if _, mtu, err := o.offer(n.record); err == nil {
+			n.MTU = mtu
+		} else {
+			o.opt.Log.Error("the network does not fit the changed underlay", "network", title(n.Name), "error", err)
+		}
 		o.peers = nil
 		nudge(n.kick)
 	}

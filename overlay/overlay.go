@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,8 +32,9 @@ type Kernel interface {
 	Doubt()
 	// Underlay finds the interface that carries traffic between hosts.
 	Underlay(spec kernel.UnderlaySpec) (kernel.Underlay, error)
-	// Overlap names a route of this host that overlaps the prefix, or "".
-	Overlap(p netip.Prefix) (string, error)
+	// Conflict tells what on this host stands in the way of the subnet p,
+	// where given, and of devices with these names; "" for nothing.
+	Conflict(p netip.Prefix, devices ...string) (string, error)
 }
 
 // Options are what an Overlay is made of.
@@ -62,8 +65,9 @@ type Overlay struct {
 	peers   *kernel.State       // the backends' plans; nil when they must be made anew
 	forward bool                // the engine is up, so its FORWARD policy is decided
 
-	wake  chan struct{}
-	spawn chan *network
+	wake    chan struct{}
+	look    atomic.Bool   // the underlay may have changed
+	arrived chan struct{} // a network came to be known
 }
 
 // AuditInterval is how often the kernel is read anew without being told.
@@ -73,7 +77,7 @@ const AuditInterval = 30 * time.Second
 func New(opt Options) (*Overlay, error) {
 	o := &Overlay{
 		opt: opt, nets: map[string]*network{}, passed: make(chan struct{}),
-		wake: make(chan struct{}, 1), spawn: make(chan *network),
+		wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 	}
 	o.file = statefile.NewWriter(filepath.Join(opt.Dir, "networks.json"), o.records)
 	o.seen = statefile.NewWriter(filepath.Join(opt.Dir, "leases.json"), o.leases)
@@ -86,9 +90,10 @@ func New(opt Options) (*Overlay, error) {
 // Run follows the store and keeps the kernel as wanted until ctx ends. It
 // leaves the data path standing.
 func (o *Overlay) Run(ctx context.Context) error {
+	o.refreshUnderlay()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.reconcile(ctx) })
-	g.Go(func() error { return o.opt.Kernel.Watch(ctx, o.poke) })
+	g.Go(func() error { return o.opt.Kernel.Watch(ctx, o.disturbed) })
 	g.Go(func() error { return o.tendAll(ctx, g) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -98,22 +103,18 @@ func (o *Overlay) Run(ctx context.Context) error {
 }
 
 // tendAll starts one tend a network, for those known at the start and those
-// that come later. One may come both ways.
+// that come later.
 func (o *Overlay) tendAll(ctx context.Context, g *errgroup.Group) error {
 	tended := map[*network]bool{}
-	tend := func(n *network) {
-		if !tended[n] {
-			tended[n] = true
-			g.Go(func() error { return o.tend(ctx, n) })
-		}
-	}
-	for _, n := range o.all() {
-		tend(n)
-	}
 	for {
+		for _, n := range o.all() {
+			if !tended[n] {
+				tended[n] = true
+				g.Go(func() error { return o.tend(ctx, n) })
+			}
+		}
 		select {
-		case n := <-o.spawn:
-			tend(n)
+		case <-o.arrived:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -121,15 +122,16 @@ func (o *Overlay) tendAll(ctx context.Context, g *errgroup.Group) error {
 }
 
 // poke asks for a pass.
-func (o *Overlay) poke() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
+func (o *Overlay) poke() { nudge(o.wake) }
+
+// disturbed asks for a pass that also looks at the underlay.
+func (o *Overlay) disturbed() {
+	o.look.Store(true)
+	o.poke()
 }
 
 // sync waits until a pass has covered every edit made before the call, and
-// returns what failed of the named objects.
+// returns what failed of the named objects and of those that all need.
 func (o *Overlay) sync(ctx context.Context, objects ...string) error {
 	o.mu.Lock()
 	o.wanted++
@@ -151,14 +153,16 @@ func (o *Overlay) sync(ctx context.Context, objects ...string) error {
 	}
 }
 
-// pick joins the errors of the named objects.
+// common are failures that leave nothing as wanted: the kernel could not be
+// read, a pass ended early, the table that isolates was not written.
+var common = []string{"kernel", "apply", "nft"}
+
+// pick joins the errors of the named and the common objects.
 func pick(failed []kernel.Failure, objects []string) error {
 	var errs []error
 	for _, f := range failed {
-		for _, object := range objects {
-			if f.Object == object {
-				errs = append(errs, f.Err)
-			}
+		if slices.Contains(objects, f.Object) || slices.Contains(common, f.Object) {
+			errs = append(errs, fmt.Errorf("%s: %w", f.Object, f.Err))
 		}
 	}
 	return errors.Join(errs...)
@@ -178,9 +182,12 @@ func (o *Overlay) reconcile(ctx context.Context) error {
 		case <-audit.C:
 			o.allowForwarding()
 			o.opt.Kernel.Doubt()
-			o.refreshUnderlay()
+			o.look.Store(true)
 		case <-again.C:
 		case <-o.wake:
+		}
+		if o.look.Swap(false) {
+			o.refreshUnderlay()
 		}
 		if o.pass(ctx) {
 			retry.reset()

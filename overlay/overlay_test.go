@@ -170,22 +170,34 @@ func TestLife(t *testing.T) {
 	})
 }
 
-func TestAttachThenRelease(t *testing.T) {
+// TestDetachAlone is a DeleteNetwork whose ReleasePool was lost.
+func TestDetachAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newMemory()
 		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
-		n := a.network(t)
+		a.network(t)
 		if err := a.Detach(t.Context(), dockerNet); err != nil {
 			t.Fatal(err)
 		}
-		if len(store.held()) != 1 {
-			t.Error("the lease went while the address manager held it")
+		if left := store.held(); len(left) != 0 {
+			t.Errorf("leases left: %v", left)
 		}
-		if err := a.Release(t.Context(), n.Subnet); err != nil {
+	})
+}
+
+// TestCrashAfterAcquire is a create that ended with the plugin.
+func TestCrashAfterAcquire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, dir := newMemory(), t.TempDir()
+		a := start(t, store, newBoard("192.0.2.1"), dir)
+		if _, err := a.Acquire(t.Context(), overlay.Request{}); err != nil {
 			t.Fatal(err)
 		}
-		if len(store.held()) != 0 {
-			t.Errorf("leases left: %v", store.held())
+		a.stop()
+		start(t, store, newBoard("192.0.2.1"), dir)
+		synctest.Wait()
+		if left := store.held(); len(left) != 0 {
+			t.Errorf("leases left: %v", left)
 		}
 	})
 }
@@ -301,24 +313,43 @@ func TestLostLease(t *testing.T) {
 }
 
 func TestKernelRefuses(t *testing.T) {
+	for _, object := range []string{
+		"kernel", "apply", "nft", "docker-user", "sysctl ipv4/ip_forward", "link flannel.1", "addr flannel.1 10.5.1.0/32",
+		"link fl-0123456789ab", "addr fl-0123456789ab 10.5.1.1/24",
+	} {
+		t.Run(object, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBoard("192.0.2.1")
+				b.refuse[object] = errors.New("operation not permitted")
+				b.refuse["route 10.5.77.0/24"] = errors.New("no such device")
+				a := start(t, newMemory(), b, t.TempDir())
+				n, err := a.Acquire(t.Context(), overlay.Request{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = a.Attach(t.Context(), overlay.Bridge{ID: dockerNet, Subnet: n.Subnet})
+				if err == nil || !strings.Contains(err.Error(), object+": operation not permitted") || strings.Contains(err.Error(), "no such device") {
+					t.Errorf("error %v", err)
+				}
+				synctest.Wait()
+				if text := b.text(); text != "" {
+					t.Errorf("left behind:\n%s", text)
+				}
+			})
+		})
+	}
+}
+
+func TestForeignDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newMemory()
-		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
-		n, err := a.Acquire(t.Context(), overlay.Request{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.board.mu.Lock()
-		a.board.refuse["link fl-0123456789ab"] = errors.New("operation not permitted")
-		a.board.refuse["route 10.5.77.0/24"] = errors.New("no such device")
-		a.board.mu.Unlock()
-		err = a.Attach(t.Context(), overlay.Bridge{ID: dockerNet, Subnet: n.Subnet})
-		if err == nil || strings.Contains(err.Error(), "no such device") {
+		store, b := newMemory(), newBoard("192.0.2.1")
+		b.foreign = "flannel.1"
+		a := start(t, store, b, t.TempDir())
+		if _, err := a.Acquire(t.Context(), overlay.Request{}); err == nil || !strings.Contains(err.Error(), "flannel.1") {
 			t.Errorf("error %v", err)
 		}
-		synctest.Wait()
-		if text := a.board.text(); text != "" {
-			t.Errorf("left behind:\n%s", text)
+		if left := store.held(); len(left) != 0 {
+			t.Errorf("leases claimed: %v", left)
 		}
 	})
 }

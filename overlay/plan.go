@@ -18,6 +18,7 @@ func (o *Overlay) plan() kernel.State {
 	want.Links = slices.Clip(want.Links)
 	want.Addrs = slices.Clip(want.Addrs)
 	want.Forwards = slices.Clip(want.Forwards)
+	want.Guards = slices.Clip(want.Guards)
 	want.Sysctls = slices.Clip(want.Sysctls)
 	for _, n := range o.sorted() {
 		if n.Docker == nil {
@@ -57,6 +58,7 @@ func (o *Overlay) planPeers() *kernel.State {
 		all.FDB = append(all.FDB, part.FDB...)
 		all.Routes = append(all.Routes, part.Routes...)
 		all.Forwards = append(all.Forwards, part.Forwards...)
+		all.Guards = append(all.Guards, part.Guards...)
 	}
 	return &all
 }
@@ -86,10 +88,10 @@ func planBridge(n Network, b Bridge) kernel.State {
 		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
 		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: mtu}},
 		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(n.Gateway, n.Subnet.Bits())}},
-		Forwards: []kernel.Forward{
-			{In: name, Out: name, Src: n.Subnet, Dst: n.Subnet},
-		},
-		Guards: []string{name},
+		// Whatever the bridge passes between its own ports, multicast and
+		// broadcast too.
+		Forwards: []kernel.Forward{{In: name, Out: name}},
+		Guards:   []string{name},
 	}
 }
 

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ type record struct {
 	Subnet   netip.Prefix // the lease, or the one held last
 	VTEP     kernel.MAC
 	Underlay kernel.Underlay // as last seen
+	Former   netip.Addr      // the PublicIP that the lease still says, where it changed
 	MTU      int             // bytes, of containers' interfaces
 	Leased   bool            // a lease may stand in the store
 	Held     bool            // the engine's address manager uses the subnet
@@ -29,25 +31,50 @@ type record struct {
 // network is a record and what is known beside it while the process runs.
 type network struct {
 	record
-	peers   []Lease
-	junk    map[string]string // reasons already logged, by key
-	handed  handout
-	joining map[string]bool // endpoints whose veth pair is being made
-	turn    chan struct{}   // the network began or ceased to be used
-	kick    chan struct{}   // the lease needs care now
-	idle    chan struct{}   // closed while the store holds no lease of ours
+	peers []Lease
+	junk  map[string]string // reasons already logged, by key
+	// published is the BackendData that this process wrote last.
+	published []byte
+	writing   chan struct{} // filled while the lease is claimed or given back
+	handed    handout
+	joining   map[string]bool // endpoints whose veth pair is being made
+	turn      chan struct{}   // the network began or ceased to be used
+	kick      chan struct{}   // the lease needs care now
+	idle      chan struct{}   // closed while the store holds no lease of ours
 }
 
 func newNetwork(r record) *network {
 	n := &network{
 		record: r, junk: map[string]string{}, joining: map[string]bool{},
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), idle: make(chan struct{}),
+		writing: make(chan struct{}, 1),
 	}
 	if !r.Leased {
 		close(n.idle)
 	}
 	return n
 }
+
+// move notes the underlay as it is now. The lease says the earlier PublicIP
+// until it is claimed again.
+func (r *record) move(now kernel.Underlay) {
+	if r.Underlay.PublicIP.IsValid() && r.Underlay.PublicIP != now.PublicIP && !r.Former.IsValid() {
+		r.Former = r.Underlay.PublicIP
+	}
+	r.Underlay = now
+}
+
+// enter begins a claim or a release: one must not overtake the other.
+func (n *network) enter(ctx context.Context) error {
+	select {
+	case n.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for another call about %s: %w", title(n.Name), ctx.Err())
+	}
+}
+
+func (n *network) leave() { <-n.writing }
 
 // used tells whether the engine still needs the subnet.
 func (n *network) used() bool { return n.Held || n.Docker != nil }
@@ -92,9 +119,12 @@ func (o *Overlay) load() error {
 	}
 	var leases map[string][]Lease
 	if err := statefile.Load(o.seen.Path(), &leases); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("load leases last seen: %w", err)
+		o.opt.Log.Warn("peers are unknown until etcd answers", "error", err)
 	}
 	for _, r := range records {
+		if r.Docker == nil {
+			r.Held = false // the create that asked for it ended with the process
+		}
 		n := newNetwork(r)
 		n.peers = leases[r.Name]
 		o.nets[r.Name] = n

@@ -52,8 +52,11 @@ type Claim struct {
 	PublicIP    netip.Addr
 	BackendType string
 	BackendData json.RawMessage
-	Prefer      netip.Prefix // the host's earlier subnet; zero for none
-	Must        bool         // Prefer or *TakenError
+	// Former is the PublicIP that the host had before, zero for none. A lease
+	// that says it, and the claim's BackendData, is this host's own too.
+	Former netip.Addr
+	Prefer netip.Prefix // the host's earlier subnet; zero for none
+	Must   bool         // Prefer or *TakenError
 	// Avoid tells which subnets this host cannot use, with the reason; it
 	// may be nil. A lease that is kept is not asked about, nor is Must's.
 	Avoid func(netip.Prefix) error
@@ -65,10 +68,13 @@ type Claim struct {
 // the last good one, zero (and then without leases) before the first. Revision
 // may go back when the store was restored. Receivers must not modify it.
 type Snapshot struct {
-	Config   Config
-	Leases   []Lease
-	Junk     []Junk
-	Revision int64
+	Config Config
+	// Configured is false while the config key is missing, and before the
+	// first good one; an unreadable one leaves the last good one in use.
+	Configured bool
+	Leases     []Lease
+	Junk       []Junk
+	Revision   int64
 }
 
 // Junk is a key that was skipped, and why.

@@ -34,6 +34,8 @@ func (r rooms) Acquire(context.Context, overlay.Request) (overlay.Network, error
 }
 func (rooms) Release(context.Context, netip.Prefix) error      { return nil }
 func (rooms) Attach(context.Context, overlay.Bridge) error     { return errors.New("no room") }
+func (rooms) Attached(netip.Prefix) bool                       { return true }
+func (rooms) Taken(netip.Prefix, netip.Addr) bool              { return false }
 func (rooms) Detach(context.Context, string) error             { return nil }
 func (rooms) AddPort(context.Context, overlay.Port) error      { return nil }
 func (rooms) RemovePort(context.Context, string, string) error { return nil }

@@ -79,15 +79,16 @@ func ReadSettings(lookup func(string) (string, bool)) (Settings, error) {
 			value = setting.Default
 		}
 		if err := setting.read(&s, strings.TrimSpace(value)); err != nil {
-			if setting.Name == "ETCD_PASSWORD" {
-				value = "(hidden)"
-			}
-			errs = append(errs, fmt.Errorf("setting %s=%s: %w", setting.Name, value, err))
+			errs = append(errs, fmt.Errorf("setting %s=%s: %w", setting.Name, userinfo.ReplaceAllString(value, "//(hidden)@"), err))
 		}
 	}
 	errs = append(errs, s.together()...)
 	return s, errors.Join(errs...)
 }
+
+// userinfo is the name and password in a URL, which have no place there but may
+// be put there.
+var userinfo = regexp.MustCompile(`//[^/@,]*@`)
 
 // together checks the settings that depend on each other, and makes Config.
 func (s *Settings) together() []error {

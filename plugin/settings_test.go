@@ -49,7 +49,6 @@ func TestWrongSettings(t *testing.T) {
 	for _, c := range []struct{ name, value, accepted string }{
 		{"ETCD_ENDPOINTS", "10.0.0.1:2379", "http://10.0.0.1:2379"},
 		{"ETCD_ENDPOINTS", "http://10.0.0.1", "a port"},
-		{"ETCD_ENDPOINTS", "http://user:secret@10.0.0.1:2379", "http://"},
 		{"ETCD_LISTEN", "http://host:2379", "an address"},
 		{"ETCD_LISTEN", "https://10.0.0.1:2379", "http://"},
 		{"ETCD_PREFIX", "net", "/coreos.com/network"},
@@ -76,6 +75,15 @@ func TestWrongSettings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPasswordsInURLsAreHidden(t *testing.T) {
+	for _, name := range []string{"ETCD_ENDPOINTS", "ETCD_LISTEN"} {
+		_, err := read(map[string]string{name: "http://root:s3cret@10.0.0.1:2379"})
+		if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "http://(hidden)@10.0.0.1:2379") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

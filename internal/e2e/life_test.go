@@ -46,31 +46,32 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Fatalf("%s before:\n%s", h.Name(), before)
 		}
 	}
-	t.Run("use", func(t *testing.T) {
-		install(t, cluster.hosts)
-		for _, h := range cluster.hosts {
-			docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
-			docker(t, h, "run", "--rm", "--network", network, "-p", "8080:80", "busybox", "true")
-			if during := traces(t, h); !strings.Contains(during, "flannel.1") || !strings.Contains(during, "fl-") || !strings.Contains(during, "table inet docker-flannel") {
-				t.Errorf("the probe does not see the network on %s:\n%s", h.Name(), during)
-			}
-		}
-		if n := len(leases(t)); n != 2 {
-			t.Errorf("%d leases", n)
-		}
-		docker(t, cluster.hosts[1], "network", "rm", network)
-		if n := len(leases(t)); n != 1 {
-			t.Errorf("%d leases after one host removed its network", n)
-		}
-		docker(t, cluster.hosts[0], "network", "rm", network)
-		if left := leases(t); len(left) != 0 {
-			t.Errorf("leases left: %v", left)
-		}
-	})
+	install(t, cluster.hosts)
 	for _, h := range cluster.hosts {
+		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
+		docker(t, h, "run", "--rm", "--network", network, "-p", "8080:80", "busybox", "true")
+		if during := traces(t, h); !strings.Contains(during, "flannel.1") || !strings.Contains(during, "fl-") || !strings.Contains(during, "table inet docker-flannel") {
+			t.Errorf("the probe does not see the network on %s:\n%s", h.Name(), during)
+		}
+	}
+	if n := len(leases(t)); n != 2 {
+		t.Errorf("%d leases", n)
+	}
+	docker(t, cluster.hosts[1], "network", "rm", network)
+	if n := len(leases(t)); n != 1 {
+		t.Errorf("%d leases after one host removed its network", n)
+	}
+	docker(t, cluster.hosts[0], "network", "rm", network)
+	if left := leases(t); len(left) != 0 {
+		t.Errorf("leases left: %v", left)
+	}
+	for _, h := range cluster.hosts {
+		docker(t, h, "plugin", "disable", pluginName)
+		docker(t, h, "plugin", "rm", pluginName)
 		if after := traces(t, h); after != "" {
 			t.Errorf("%s after:\n%s", h.Name(), after)
 		}
+		docker(t, h, "plugin", "create", pluginName, "/plugin") // what install takes away
 	}
 }
 

@@ -140,6 +140,7 @@ func (c *claimer) drop(ctx context.Context, stale []held, sameConfig clientv3.Cm
 // where that differs. The key stays on its etcd lease; a reservation has none.
 func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (overlay.Lease, bool, error) {
 	l := h.lease
+	l.PublicIP = c.claim.PublicIP
 	l.BackendType, l.BackendData = c.claim.BackendType, c.claim.BackendData
 	value, err := encodeLease(l)
 	if err != nil {

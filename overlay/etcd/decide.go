@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -69,14 +70,15 @@ type decision struct {
 
 // decide says how a host comes to its lease, seeing the network's config and
 // all its subnets at one revision. A host with a lease that fits keeps it. One
-// whose only lease does not fit any more drops it, unless it is a reservation.
+// whose only lease does not fit any more drops it, unless it is a reservation or
+// the claim is for one subnet and no other, which containers use.
 // Other leases of the same host are left to expire: they may be those of a
 // second host that has, by mistake, the same PublicIP.
 func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim) (decision, error) {
 	if !cfg.EnableIPv4 {
 		return decision{}, fmt.Errorf("the network's config has EnableIPv4 false: only networks with IPv4 have subnets to claim")
 	}
-	own, stale := mine(cfg, all, claim.PublicIP)
+	own, stale := mine(cfg, all, claim)
 	for i, h := range own {
 		if h.lease.Subnet == claim.Prefer {
 			return decision{keep: &own[i]}, nil
@@ -85,7 +87,7 @@ func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.C
 	if !claim.Must && len(own) > 0 {
 		return decision{keep: &own[0]}, nil
 	}
-	if len(stale) > 0 {
+	if len(stale) > 0 && !claim.Must {
 		return decision{drop: stale}, nil
 	}
 	if claim.Must {
@@ -104,10 +106,10 @@ func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.C
 
 // mine returns the host's leases that can be kept, oldest first, and those that
 // can go: they do not fit the config and are no reservations.
-func mine(cfg overlay.Config, all []held, host netip.Addr) (own, stale []held) {
+func mine(cfg overlay.Config, all []held, claim overlay.Claim) (own, stale []held) {
 	for _, h := range all {
 		switch {
-		case h.valueErr != nil || h.lease.PublicIP != host:
+		case h.valueErr != nil || !belongs(h.lease, claim):
 		case fits(cfg, h.lease) != nil:
 			if !h.lease.Reserved {
 				stale = append(stale, h)
@@ -118,6 +120,16 @@ func mine(cfg overlay.Config, all []held, host netip.Addr) (own, stale []held) {
 	}
 	slices.SortFunc(own, func(a, b held) int { return cmp.Compare(a.created, b.created) })
 	return own, stale
+}
+
+// belongs reports whether a lease is the claiming host's: it says its PublicIP,
+// or its former one and what only this host publishes.
+func belongs(lease overlay.Lease, claim overlay.Claim) bool {
+	if lease.PublicIP == claim.PublicIP {
+		return true
+	}
+	return claim.Former.IsValid() && lease.PublicIP == claim.Former && len(claim.BackendData) > 0 &&
+		bytes.Equal(lease.BackendData, claim.BackendData)
 }
 
 // contested reports whether an older lease overlaps h, so that every host would

@@ -18,6 +18,7 @@ type view struct {
 	keys       keys
 	config     overlay.Config
 	configured bool   // config holds the last good one
+	missing    bool   // there is no config key now
 	configJunk string // why the config key is not used
 	leases     map[string]*entry
 	order      []*entry          // leases by subnet, the older first
@@ -72,6 +73,7 @@ func (v *view) apply(resp clientv3.WatchResponse) bool {
 // setConfig takes in the config key's value, nil where there is none.
 func (v *view) setConfig(kv *mvccpb.KeyValue) {
 	err := overlay.ErrNoConfig
+	v.missing = kv == nil
 	if kv != nil {
 		var cfg overlay.Config
 		if cfg, err = overlay.ParseConfig(kv.Value); err == nil {
@@ -134,7 +136,7 @@ func compareEntries(a, b *entry) int {
 // snapshot is the whole truth as it stands. Without any good config no lease
 // can be judged, and it holds none.
 func (v *view) snapshot() overlay.Snapshot {
-	s := overlay.Snapshot{Config: v.config, Revision: v.revision}
+	s := overlay.Snapshot{Config: v.config, Configured: v.configured && !v.missing, Revision: v.revision}
 	for key, reason := range v.junk {
 		s.Junk = append(s.Junk, overlay.Junk{Key: key, Reason: reason})
 	}

@@ -306,3 +306,23 @@ func TestDeadline(t *testing.T) {
 	h.apply(want)
 	h.expect(want)
 }
+
+func TestConflict(t *testing.T) {
+	h := newHost(t)
+	h.sh(`ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0
+ip route add 10.8.1.0/24 via 10.0.0.9`)
+	for _, c := range []struct{ prefix, device, says string }{
+		{"10.8.2.0/24", "flannel.2", ""},
+		{"", "flannel.1", "ip link del flannel.1"},
+		{"10.8.0.0/16", "flannel.2", "10.8.1.0/24 via 10.0.0.9"},
+	} {
+		var p netip.Prefix
+		if c.prefix != "" {
+			p = netip.MustParsePrefix(c.prefix)
+		}
+		got, err := h.k.Conflict(p, c.device)
+		if err != nil || (c.says == "") != (got == "") || !strings.Contains(got, c.says) {
+			t.Errorf("%s and %s: %q, %v; want %q", c.prefix, c.device, got, err, c.says)
+		}
+	}
+}

@@ -124,15 +124,6 @@ func address(v []byte) netip.Addr {
 	return a
 }
 
-func cstring(v []byte) string {
-	for i, c := range v {
-		if c == 0 {
-			return string(v[:i])
-		}
-	}
-	return string(v)
-}
-
 func hardware(v []byte) MAC {
 	if len(v) != len(MAC{}) {
 		return MAC{}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,9 +38,9 @@ func parseLink(b []byte) (linkInfo, bool) {
 	for kind, v := range attributes(b[unix.SizeofIfInfomsg:]) {
 		switch kind {
 		case unix.IFLA_IFNAME:
-			l.name = cstring(v)
+			l.name = unix.ByteSliceToString(v)
 		case unix.IFLA_IFALIAS:
-			l.alias = cstring(v)
+			l.alias = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
 			l.mtu = int(num32(v))
 		case unix.IFLA_ADDRESS:
@@ -54,7 +55,7 @@ func parseLink(b []byte) (linkInfo, bool) {
 			for kind, v := range attributes(v) {
 				switch kind {
 				case unix.IFLA_INFO_KIND:
-					l.kind = cstring(v)
+					l.kind = unix.ByteSliceToString(v)
 				case unix.IFLA_INFO_DATA:
 					data = v
 				}
@@ -233,29 +234,8 @@ func (r routeInfo) String() string {
 
 // protocolName is the name that iproute2 shows for a route's owner.
 func protocolName(p byte) string {
-	switch p {
-	case RouteProtocol:
+	if p == RouteProtocol {
 		return "docker-flannel"
-	case unix.RTPROT_REDIRECT:
-		return "redirect"
-	case unix.RTPROT_KERNEL:
-		return "kernel"
-	case unix.RTPROT_BOOT:
-		return "boot"
-	case unix.RTPROT_STATIC:
-		return "static"
-	case unix.RTPROT_RA:
-		return "ra"
-	case unix.RTPROT_ZEBRA:
-		return "zebra"
-	case unix.RTPROT_BIRD:
-		return "bird"
-	case unix.RTPROT_DHCP:
-		return "dhcp"
-	case unix.RTPROT_BGP:
-		return "bgp"
-	case unix.RTPROT_OSPF:
-		return "ospf"
 	}
-	return fmt.Sprint(p)
+	return netlink.RouteProtocol(p).String()
 }

@@ -122,11 +122,11 @@ func parseLegacy(b []byte, underflow int) legacyTable {
 		if target < entryHead || next < target+targetData+4 || next > len(e) {
 			break
 		}
-		name := cstring(e[target+targetName : target+targetData-1])
+		name := unix.ByteSliceToString(e[target+targetName : target+targetData-1])
 		verdict := int32(num32(e[target+targetData:]))
 		switch {
 		case name == "ERROR":
-			t.user = t.user || cstring(e[target+targetData:next]) == userChain
+			t.user = t.user || unix.ByteSliceToString(e[target+targetData:next]) == userChain
 		case name == "" && at == underflow:
 			t.drops = verdict == -nfDrop-1
 		case name == "" && verdict == -nfAccept-1 && target == entryHead && e[entryInverse] == 0:

@@ -43,11 +43,11 @@ func parseChain(b []byte) chain {
 	for kind, v := range attributes(nftBody(b)) {
 		switch kind {
 		case unix.NFTA_CHAIN_TABLE:
-			c.table = cstring(v)
+			c.table = unix.ByteSliceToString(v)
 		case unix.NFTA_CHAIN_NAME:
-			c.name = cstring(v)
+			c.name = unix.ByteSliceToString(v)
 		case unix.NFTA_CHAIN_TYPE:
-			c.kind = cstring(v)
+			c.kind = unix.ByteSliceToString(v)
 		case unix.NFTA_CHAIN_POLICY:
 			c.policy = num32be(v)
 		case unix.NFTA_CHAIN_HOOK:
@@ -101,7 +101,7 @@ func parseRule(b []byte) chainRule {
 	for kind, v := range attributes(nftBody(b)) {
 		switch kind {
 		case unix.NFTA_RULE_CHAIN:
-			r.chain = cstring(v)
+			r.chain = unix.ByteSliceToString(v)
 		case unix.NFTA_RULE_HANDLE:
 			if len(v) == 8 {
 				r.handle = binary.BigEndian.Uint64(v)
@@ -128,7 +128,7 @@ func comment(b []byte) string {
 			break
 		}
 		if userdata.Type(kind) == userdata.TypeComment {
-			return cstring(b[:size])
+			return unix.ByteSliceToString(b[:size])
 		}
 		b = b[size:]
 	}
@@ -142,7 +142,7 @@ func expressionText(b []byte) string {
 	for kind, v := range attributes(b) {
 		switch kind {
 		case unix.NFTA_EXPR_NAME:
-			name = cstring(v)
+			name = unix.ByteSliceToString(v)
 		case unix.NFTA_EXPR_DATA:
 			for kind, v := range attributes(v) {
 				field[kind] = v

@@ -275,7 +275,7 @@ func (a answer) err() error {
 	}
 	for kind, value := range attributes(rest[skip:]) {
 		if kind == unix.NLMSGERR_ATTR_MSG {
-			return fmt.Errorf("%w (%s)", errno, cstring(value))
+			return fmt.Errorf("%w (%s)", errno, unix.ByteSliceToString(value))
 		}
 	}
 	return errno

@@ -255,9 +255,9 @@ func (k *Kernel) concerns(a answer) bool {
 	for kind, v := range attributes(nftBody(a.body)) {
 		switch kind {
 		case unix.NFTA_TABLE_NAME:
-			table = cstring(v)
+			table = unix.ByteSliceToString(v)
 		case chainName:
-			name = cstring(v)
+			name = unix.ByteSliceToString(v)
 		}
 	}
 	switch family := a.body[0]; {

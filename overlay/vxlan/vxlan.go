@@ -113,10 +113,12 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
 			continue
 		}
-		owner[mac] = peer.PublicIP
 		ip := peer.Subnet.Addr()
 		state.Neighs = append(state.Neighs, kernel.Neigh{Link: name, IP: ip, MAC: mac})
-		state.FDB = append(state.FDB, kernel.FDB{Link: name, MAC: mac, Dst: peer.PublicIP})
+		if _, known := owner[mac]; !known {
+			state.FDB = append(state.FDB, kernel.FDB{Link: name, MAC: mac, Dst: peer.PublicIP})
+		}
+		owner[mac] = peer.PublicIP
 		state.Routes = append(state.Routes, kernel.Route{Dst: peer.Subnet, Via: ip, Link: name, OnLink: true})
 	}
 	return state, junk
@@ -144,6 +146,8 @@ func device(name string, p params, self overlay.Self) kernel.State {
 			{In: self.Bridge, Out: name, Src: self.Subnet, Dst: cidr},
 			{In: name, Out: self.Bridge, Src: cidr, Dst: self.Subnet},
 		},
+		// Other bridges of the host have no business with the network.
+		Guards: []string{name},
 	}
 }
 
@@ -161,7 +165,7 @@ func vtep(p params, peer overlay.Lease, owner map[kernel.MAC]netip.Addr) (kernel
 		return d.VtepMAC, fmt.Errorf("host %s uses VNI %d, this host %d", peer.PublicIP, d.VNI, p.VNI)
 	case d.VtepMAC.IsZero() || d.VtepMAC[0]&1 != 0:
 		return d.VtepMAC, fmt.Errorf("VtepMAC %q of host %s is not a unicast address", d.VtepMAC, peer.PublicIP)
-	case dup:
+	case dup && other != peer.PublicIP:
 		return d.VtepMAC, fmt.Errorf("VtepMAC %s of host %s is host %s's", d.VtepMAC, peer.PublicIP, other)
 	}
 	return d.VtepMAC, nil

@@ -96,7 +96,9 @@ fdb flannel.1 5e:01:02:03:04:06 dst 172.24.152.192
 route 10.2.28.0/24 via 10.2.28.0 dev flannel.1 onlink
 route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink
 forward in fl-0123456789ab out flannel.1 src 10.2.46.0/24 dst 10.2.0.0/16
-forward in flannel.1 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24`
+forward in flannel.1 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24
+guard in flannel.1
+guard out flannel.1`
 	if got := strings.TrimSpace(state.String()); got != want {
 		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
 	}
