@@ -51,8 +51,8 @@ func (c *Clerk) RequestAddress(ctx context.Context, req *api.RequestAddressReque
 // no flannel network stands on the pool: another driver's packets would not be
 // carried.
 func (c *Clerk) ready(req *api.RequestAddressRequest) error {
-	subnet, err := netip.ParsePrefix(req.PoolID)
-	if err != nil || req.Options[macOption] == "" || c.overlay.Attached(subnet) {
+	subnet, _ := netip.ParsePrefix(req.PoolID) // no pool has the zero subnet
+	if !subnet.IsValid() || req.Options[macOption] == "" || c.overlay.Attached(subnet) {
 		return nil
 	}
 	return fmt.Errorf("pool %s: no flannel network of this host uses it; remove the network and create it with: docker network create -d flannel --ipam-driver flannel NAME", subnet)

@@ -339,7 +339,7 @@ func TestPoolOfAnotherDriver(t *testing.T) {
 	f := newFixture(t)
 	f.want("RequestPool", `{}`, defaultPool)
 	f.host.bare = map[netip.Prefix]bool{prefix("10.5.7.0/24"): true}
-	_, err := f.Clerk.RequestAddress(t.Context(), &api.RequestAddressRequest{
+	_, err := f.RequestAddress(t.Context(), &api.RequestAddressRequest{
 		PoolID: "10.5.7.0/24", Options: map[string]string{macOption: mac1},
 	})
 	if err == nil || !strings.Contains(err.Error(), "-d flannel --ipam-driver flannel") {
