@@ -17,12 +17,13 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // free to look further.
 var rooms = map[string][]string{
 	".":                  {"plugin"},
-	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/kernel", "overlay/vxlan"},
+	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
 	"overlay":            {"overlay/kernel", "internal/statefile"},
 	"overlay/etcd":       {"overlay"},
 	"overlay/embedded":   {},
+	"overlay/hostgw":     {"overlay", "overlay/kernel"},
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/statefile": {},

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -28,6 +29,24 @@ type Self struct {
 	Underlay kernel.Underlay
 	Bridge   string // interface name; empty before the Docker network exists
 	MTU      int    // bytes, of containers' interfaces
+}
+
+// Direct is the plain route to a peer on the same layer-2 network. What this
+// host sends itself goes out with the bridge's address, which the peer routes
+// back. The error says why the peer is out of reach.
+func (s Self) Direct(peer Lease) (kernel.Route, error) {
+	if !s.Underlay.Net.Contains(peer.PublicIP) {
+		return kernel.Route{}, fmt.Errorf("host %s is not on the layer-2 network %s of this host's interface %s", peer.PublicIP, s.Underlay.Net, s.Underlay.Name)
+	}
+	return kernel.Route{Dst: peer.Subnet, Via: peer.PublicIP, Link: s.Underlay.Name, Src: s.Subnet.Addr().Next()}, nil
+}
+
+// Through accepts the network's packets between the bridge and a device.
+func (s Self) Through(device string) []kernel.Forward {
+	return []kernel.Forward{
+		{In: s.Bridge, Out: device, Src: s.Subnet, Dst: s.Config.Network},
+		{In: device, Out: s.Bridge, Src: s.Config.Network, Dst: s.Subnet},
+	}
 }
 
 // Publication is what a host says in its lease, and what it costs.

@@ -21,6 +21,7 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/embedded"
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
+	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
 )
@@ -28,7 +29,8 @@ import (
 // backends are the ways of carrying packets, by their names in flannel's
 // config.
 var backends = map[string]overlay.Backend{
-	vxlan.Type: vxlan.Backend{},
+	hostgw.Type: hostgw.Backend{},
+	vxlan.Type:  vxlan.Backend{},
 }
 
 func backendNames() []string { return slices.Sorted(maps.Keys(backends)) }

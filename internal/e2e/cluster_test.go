@@ -163,8 +163,8 @@ func undo(t testing.TB, h *netlab.Host, args ...string) {
 }
 
 // install puts the plugin on the hosts for the length of a test; the first
-// runs the embedded etcd.
-func install(t testing.TB, hosts []*netlab.Host) {
+// runs the embedded etcd. Settings are given to all.
+func install(t testing.TB, hosts []*netlab.Host, settings ...string) {
 	t.Helper()
 	for i, h := range hosts {
 		docker(t, h, "plugin", "create", pluginName, "/plugin")
@@ -174,7 +174,7 @@ func install(t testing.TB, hosts []*netlab.Host) {
 		if i == 0 {
 			etcd = "ETCD_LISTEN=" + url
 		}
-		docker(t, h, "plugin", "set", pluginName, etcd)
+		docker(t, h, append([]string{"plugin", "set", pluginName, etcd}, settings...)...)
 		docker(t, h, "plugin", "enable", pluginName)
 	}
 }

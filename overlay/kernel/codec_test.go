@@ -46,10 +46,11 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("%s: %+v", f, info)
 	}
 	for _, r := range []Route{
-		{prefix("10.5.8.0/24"), ip("10.5.8.0"), "l", true},
-		{prefix("10.5.8.0/24"), ip("10.0.0.8"), "l", false},
+		{Dst: prefix("10.5.8.0/24"), Via: ip("10.5.8.0"), Link: "l", OnLink: true},
+		{Dst: prefix("10.5.8.0/24"), Via: ip("10.0.0.8"), Link: "l"},
+		{Dst: prefix("10.5.8.0/24"), Via: ip("10.0.0.8"), Link: "l", Src: ip("10.5.7.1")},
 		{Dst: prefix("10.5.8.0/24"), Link: "l"},
-		{prefix("fd05::/64"), ip("fd05::"), "l", true},
+		{Dst: prefix("fd05::/64"), Via: ip("fd05::"), Link: "l", OnLink: true},
 	} {
 		info, ok := parseRoute(routeMessage(unix.RTM_NEWROUTE, 0, r.info(7)).body)
 		if got, fits := info.route(map[int]string{7: "l"}); !ok || !fits || got != r {

@@ -156,9 +156,10 @@ func parseNeigh(b []byte) (neighInfo, bool) {
 type routeInfo struct {
 	dst      netip.Prefix
 	via      netip.Addr
-	index    int    // of the device; 0 for several or none
-	metric   uint32 // lower wins
-	flags    uint32 // RTNH_F_...
+	src      netip.Addr // preferred source
+	index    int        // of the device; 0 for several or none
+	metric   uint32     // lower wins
+	flags    uint32     // RTNH_F_...
 	protocol byte
 	scope    byte
 	kind     byte // RTN_...
@@ -192,6 +193,8 @@ func parseRoute(b []byte) (routeInfo, bool) {
 			r.dst = netip.PrefixFrom(address(v), int(b[1]))
 		case unix.RTA_GATEWAY:
 			r.via = address(v)
+		case unix.RTA_PREFSRC:
+			r.src = address(v)
 		case unix.RTA_OIF:
 			r.index = int(num32(v))
 		case unix.RTA_PRIORITY:

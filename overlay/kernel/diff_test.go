@@ -54,7 +54,7 @@ func blue() State {
 		Addrs:    []Addr{{"fl-blue", prefix("10.5.7.1/24")}, {"flannel.1", prefix("10.5.7.0/32")}},
 		Neighs:   []Neigh{{"flannel.1", ip("10.5.8.0"), mac(8)}},
 		FDB:      []FDB{{"flannel.1", mac(8), ip("10.0.0.8")}},
-		Routes:   []Route{{prefix("10.5.8.0/24"), ip("10.5.8.0"), "flannel.1", true}},
+		Routes:   []Route{{Dst: prefix("10.5.8.0/24"), Via: ip("10.5.8.0"), Link: "flannel.1", OnLink: true}},
 		Forwards: []Forward{{In: "fl-blue", Out: "flannel.1", Src: prefix("10.5.0.0/16"), Dst: prefix("10.5.0.0/16")}},
 		Guards:   []string{"fl-blue"},
 	}
@@ -124,7 +124,7 @@ delete fdb flannel.1 02:00:00:00:00:08 dst 10.0.0.8
 delete neigh flannel.1 10.5.8.0 02:00:00:00:00:08`},
 		{"peer moves", viewOf(blue()), unlike(func(s *State) {
 			s.Neighs[0].MAC, s.FDB[0].MAC, s.FDB[0].Dst = mac(9), mac(9), ip("10.0.0.9")
-			s.Routes[0] = Route{prefix("10.5.8.0/24"), ip("10.0.0.9"), "eth0", false}
+			s.Routes[0] = Route{Dst: prefix("10.5.8.0/24"), Via: ip("10.0.0.9"), Link: "eth0"}
 		}), `
 set neigh flannel.1 10.5.8.0 02:00:00:00:00:09 (was neigh flannel.1 10.5.8.0 02:00:00:00:00:08)
 add fdb flannel.1 02:00:00:00:00:09 dst 10.0.0.9

@@ -211,6 +211,9 @@ func routeMessage(kind, flags uint16, r routeInfo) message {
 	if r.via.IsValid() {
 		e.addr(unix.RTA_GATEWAY, r.via)
 	}
+	if r.src.IsValid() {
+		e.addr(unix.RTA_PREFSRC, r.src)
+	}
 	if r.index != 0 {
 		e.attr32(unix.RTA_OIF, uint32(r.index))
 	}

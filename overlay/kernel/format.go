@@ -89,6 +89,9 @@ func (r Route) String() string {
 	if r.OnLink {
 		text += " onlink"
 	}
+	if r.Src.IsValid() {
+		text += " src " + r.Src.String()
+	}
 	return text
 }
 

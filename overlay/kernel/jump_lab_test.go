@@ -83,10 +83,10 @@ func randomState(r *rand.Rand) State {
 			mac := MAC{2, 4, byte(i), byte(j), 0, byte(r.IntN(2))}
 			s.Neighs = append(s.Neighs, Neigh{name, ip, mac})
 			s.FDB = append(s.FDB, FDB{name, mac, netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", 2+r.IntN(9)))})
-			s.Routes = append(s.Routes, Route{netip.PrefixFrom(ip, 24), ip, name, true})
+			s.Routes = append(s.Routes, Route{Dst: netip.PrefixFrom(ip, 24), Via: ip, Link: name, OnLink: true})
 			six := netip.MustParseAddr(fmt.Sprintf("fd00:%d:%d::", i, j))
 			s.Neighs = append(s.Neighs, Neigh{name, six, mac})
-			s.Routes = append(s.Routes, Route{netip.PrefixFrom(six, 64), six, name, true})
+			s.Routes = append(s.Routes, Route{Dst: netip.PrefixFrom(six, 64), Via: six, Link: name, OnLink: true})
 		}
 	}
 	for j := range r.IntN(9) {

@@ -197,7 +197,7 @@ func peers(n int) (neighs []Neigh, fdb []FDB, routes []Route) {
 		mac := MAC{2, 0x42, 10, byte(8 + i>>8), byte(i), 0}
 		neighs = append(neighs, Neigh{"flannel.1", subnet, mac})
 		fdb = append(fdb, FDB{"flannel.1", mac, netip.AddrFrom4([4]byte{10, 0, byte(1 + i>>8), byte(i)})})
-		routes = append(routes, Route{netip.PrefixFrom(subnet, 24), subnet, "flannel.1", true})
+		routes = append(routes, Route{Dst: netip.PrefixFrom(subnet, 24), Via: subnet, Link: "flannel.1", OnLink: true})
 	}
 	return neighs, fdb, routes
 }

@@ -26,7 +26,7 @@ func metric(dst netip.Prefix) uint32 {
 // info is the route as the kernel takes it, on the device with this index.
 func (r Route) info(index int) routeInfo {
 	i := routeInfo{
-		dst: r.Dst, via: r.Via, index: index, metric: metric(r.Dst),
+		dst: r.Dst, via: r.Via, src: r.Src, index: index, metric: metric(r.Dst),
 		protocol: RouteProtocol, scope: unix.RT_SCOPE_UNIVERSE, kind: unix.RTN_UNICAST,
 	}
 	if r.OnLink {
@@ -43,6 +43,6 @@ func (r routeInfo) ours() bool { return r.protocol == RouteProtocol }
 
 // route is the Route that stands for r in a State; false if none can.
 func (r routeInfo) route(names map[int]string) (Route, bool) {
-	found := Route{Dst: r.dst, Via: r.via, Link: names[r.index], OnLink: r.flags&unix.RTNH_F_ONLINK != 0}
+	found := Route{Dst: r.dst, Via: r.via, Src: r.src, Link: names[r.index], OnLink: r.flags&unix.RTNH_F_ONLINK != 0}
 	return found, found.info(r.index) == r
 }

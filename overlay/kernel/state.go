@@ -133,12 +133,14 @@ type FDB struct {
 }
 
 // Route is a unicast route in the main table carrying our route protocol
-// number. OnLink says that Via needs no covering route.
+// number. OnLink says that Via needs no covering route. Src, where given, is
+// the source address of what the host itself sends.
 type Route struct {
 	Dst    netip.Prefix
 	Via    netip.Addr
 	Link   string
 	OnLink bool
+	Src    netip.Addr
 }
 
 // Forward accepts routed packets from In to Out whose addresses lie in Src and

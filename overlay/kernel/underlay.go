@@ -29,6 +29,8 @@ type Underlay struct {
 	Index, MTU int        // MTU in bytes
 	Addr       netip.Addr // of the interface, of PublicIP's family
 	PublicIP   netip.Addr // as given, or else Addr
+	// Net is the subnet of Addr: hosts in it are on the same layer-2 network.
+	Net netip.Prefix
 }
 
 // Underlay finds the interface that spec describes. Its errors tell what there
@@ -63,11 +65,12 @@ func chooseUnderlay(spec UnderlaySpec, links []linkInfo, addrs []addrInfo, route
 	if err != nil {
 		return Underlay{}, fmt.Errorf("%w; there are %s", err, inventory(links, of))
 	}
-	addr := chooseAddr(spec.PublicIP, of[link.index])
+	chosen := chooseAddr(spec.PublicIP, of[link.index])
+	addr := chosen.Addr()
 	if !addr.IsValid() {
 		return Underlay{}, fmt.Errorf("interface %s has no address that other hosts could reach; there are %s", link.name, inventory(links, of))
 	}
-	found := Underlay{Name: link.name, Index: link.index, MTU: link.mtu, Addr: addr, PublicIP: spec.PublicIP}
+	found := Underlay{Name: link.name, Index: link.index, MTU: link.mtu, Addr: addr, PublicIP: spec.PublicIP, Net: chosen.Masked()}
 	if !found.PublicIP.IsValid() {
 		found.PublicIP = addr
 	}
@@ -135,7 +138,7 @@ func defaultLink(links []linkInfo, routes []routeInfo) (linkInfo, error) {
 // chooseAddr picks an interface's address: public itself if it is there, or
 // else the first of public's family, IPv4 if there is none, preferring what is
 // global, permanent and primary.
-func chooseAddr(public netip.Addr, addrs []addrInfo) netip.Addr {
+func chooseAddr(public netip.Addr, addrs []addrInfo) netip.Prefix {
 	v6 := public.IsValid() && public.Is6()
 	rank := func(a addrInfo) int {
 		n := 0
@@ -159,9 +162,9 @@ func chooseAddr(public netip.Addr, addrs []addrInfo) netip.Addr {
 		return addr.Is6() != v6 || addr.IsLoopback() || addr.Is6() && addr.IsLinkLocalUnicast()
 	})
 	if len(usable) == 0 {
-		return netip.Addr{}
+		return netip.Prefix{}
 	}
-	return slices.MinFunc(usable, func(a, b addrInfo) int { return cmp.Compare(rank(a), rank(b)) }).prefix.Addr()
+	return slices.MinFunc(usable, func(a, b addrInfo) int { return cmp.Compare(rank(a), rank(b)) }).prefix
 }
 
 // inventory lists the interfaces that could be meant.

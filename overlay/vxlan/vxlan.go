@@ -5,7 +5,6 @@ package vxlan
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -68,8 +67,6 @@ func parse(raw json.RawMessage) (params, error) {
 		return p, fmt.Errorf("port %d is outside 1-%d", p.Port, maxPort)
 	case p.MTU != 0 && p.MTU < minMTU:
 		return p, fmt.Errorf("MTU %d is below %d", p.MTU, minMTU)
-	case p.DirectRouting:
-		return p, errors.New("DirectRouting true is not supported: leave it out or set it to false")
 	}
 	return p, nil
 }
@@ -106,11 +103,17 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 	state.FDB = make([]kernel.FDB, 0, len(peers))
 	state.Routes = make([]kernel.Route, 0, len(peers))
 	var junk []overlay.Junk
+	direct := false
 	owner := map[kernel.MAC]netip.Addr{self.MAC: self.Underlay.PublicIP}
 	for _, peer := range peers {
 		mac, err := vtep(p, peer, owner)
 		if err != nil {
 			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
+			continue
+		}
+		if route, err := self.Direct(peer); err == nil && p.DirectRouting {
+			state.Routes = append(state.Routes, route)
+			direct = true
 			continue
 		}
 		ip := peer.Subnet.Addr()
@@ -120,6 +123,9 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		}
 		owner[mac] = peer.PublicIP
 		state.Routes = append(state.Routes, kernel.Route{Dst: peer.Subnet, Via: ip, Link: name, OnLink: true})
+	}
+	if direct {
+		state.Forwards = append(state.Forwards, self.Through(self.Underlay.Name)...)
 	}
 	return state, junk
 }
@@ -131,7 +137,6 @@ func device(name string, p params, self overlay.Self) kernel.State {
 	if p.MTU > 0 {
 		mtu = p.MTU
 	}
-	cidr := self.Config.Network
 	return kernel.State{
 		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
 		Links: []kernel.Link{{
@@ -141,11 +146,8 @@ func device(name string, p params, self overlay.Self) kernel.State {
 				Learning: p.Learning, GBP: p.GBP,
 			},
 		}},
-		Addrs: []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(self.Subnet.Addr(), self.Subnet.Addr().BitLen())}},
-		Forwards: []kernel.Forward{
-			{In: self.Bridge, Out: name, Src: self.Subnet, Dst: cidr},
-			{In: name, Out: self.Bridge, Src: cidr, Dst: self.Subnet},
-		},
+		Addrs:    []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(self.Subnet.Addr(), self.Subnet.Addr().BitLen())}},
+		Forwards: self.Through(name),
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
 	}

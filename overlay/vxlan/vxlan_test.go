@@ -30,6 +30,7 @@ func self(t testing.TB, backend string) overlay.Self {
 		Underlay: kernel.Underlay{
 			Name: "eth0", Index: 2, MTU: 1500,
 			Addr: netip.MustParseAddr("172.24.152.191"), PublicIP: netip.MustParseAddr("172.24.152.191"),
+			Net: netip.MustParsePrefix("172.24.144.0/20"),
 		},
 	}
 }
@@ -67,7 +68,6 @@ func TestPublishRefuses(t *testing.T) {
 		`{"Port":-1}`:              "port -1",
 		`{"MTU":600}`:              "MTU 600",
 		`{"MTU":9000}`:             "MTU 9000",
-		`{"DirectRouting":true}`:   "DirectRouting",
 		`{"VNI":"one"}`:            "VNI",
 		`{"Learning":{"deep":[]}}`: "Learning",
 	} {
@@ -101,6 +101,32 @@ guard in flannel.1
 guard out flannel.1`
 	if got := strings.TrimSpace(state.String()); got != want {
 		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestDirectRouting: a peer on the same layer-2 network gets a plain route.
+func TestDirectRouting(t *testing.T) {
+	state, junk := Backend{}.Plan(self(t, `{"Type":"vxlan","DirectRouting":true}`), []overlay.Lease{
+		lease("10.2.28.0/24", "172.24.152.190", "vxlan", `{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`),
+		lease("10.2.29.0/24", "172.25.0.1", "vxlan", `{"VNI":1,"VtepMAC":"5e:01:02:03:04:06"}`),
+	})
+	if len(junk) != 0 {
+		t.Errorf("skipped %v", junk)
+	}
+	text := state.String()
+	for _, line := range []string{
+		"route 10.2.28.0/24 via 172.24.152.190 dev eth0 src 10.2.46.1\n",
+		"route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink\n",
+		"fdb flannel.1 5e:01:02:03:04:06 dst 172.25.0.1\n",
+		"forward in fl-0123456789ab out eth0 src 10.2.46.0/24 dst 10.2.0.0/16\n",
+		"forward in eth0 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24\n",
+	} {
+		if !strings.Contains(text, line) {
+			t.Errorf("plan lacks %q:\n%s", line, text)
+		}
+	}
+	if strings.Contains(text, "5e:01:02:03:04:05") {
+		t.Errorf("the direct peer is in the device's tables:\n%s", text)
 	}
 }
 

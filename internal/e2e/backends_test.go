@@ -1,0 +1,41 @@
+//go:build lab
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/docker-flannel/docker-flannel/internal/netlab"
+)
+
+// largeServer is server with ten megabytes.
+const largeServer = `mkdir /www && head -c 10000000 /dev/urandom >/www/blob && cd /www && sha256sum blob >sum && exec httpd -f -p 80`
+
+// TestBackends carries the same traffic over every backend.
+func TestBackends(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	for _, c := range []struct{ name, backend, route, mtu string }{
+		{"vxlan", "vxlan", "dev flannel.1", "1450"},
+		{"direct routing", `{"Type":"vxlan","DirectRouting":true}`, fmt.Sprintf("via %s dev eth0", two.Addr()), "1450"},
+		{"host-gw", "host-gw", fmt.Sprintf("via %s dev eth0", two.Addr()), "1500"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			install(t, cluster.hosts, "BACKEND="+c.backend)
+			create(t, cluster.hosts)
+			here := start(t, one, "here", "busybox", "sh", "-c", largeServer)
+			there := start(t, two, "there", "busybox", "sh", "-c", largeServer)
+			contains(t, "route", sh(t, one, "ip route show "+head(there)+".0/24"), c.route)
+			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
+			for _, size := range []string{"1", "1400", "2000", "8972"} {
+				docker(t, one, "exec", "here", "ping", "-c", "2", "-i", "0.2", "-w", "5", "-s", size, there)
+				docker(t, two, "exec", "there", "ping", "-c", "2", "-i", "0.2", "-w", "5", "-s", size, here)
+			}
+			for h, to := range map[*netlab.Host]string{one: there, two: here} {
+				sh(t, h, "ping -c 2 -i 0.2 -w 5 "+to)
+			}
+			fetch(t, one, "here", there)
+			fetch(t, two, "there", here)
+		})
+	}
+}

@@ -1,0 +1,48 @@
+// Package hostgw is flannel's host-gw backend: hosts on one layer-2 network
+// route to each other's subnets directly, without encapsulation.
+package hostgw
+
+import (
+	"fmt"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// Type is the backend's name in flannel's config.
+const Type = "host-gw"
+
+// Backend routes packets. It has no state.
+type Backend struct{}
+
+// Publish refuses a PublicIP that is not the interface's address: peers use it
+// as their next hop.
+func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
+	if u := self.Underlay; u.PublicIP != u.Addr {
+		return overlay.Publication{}, fmt.Errorf(
+			"PublicIP %s is not the address %s of interface %s, so other hosts cannot route through it; leave the setting PUBLIC_IP out, or use the backend vxlan",
+			u.PublicIP, u.Addr, u.Name)
+	}
+	return overlay.Publication{Type: Type, MTU: self.Underlay.MTU}, nil
+}
+
+// Plan returns one route a peer.
+func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
+	state := kernel.State{
+		Forwards: self.Through(self.Underlay.Name),
+		Routes:   make([]kernel.Route, 0, len(peers)),
+	}
+	var junk []overlay.Junk
+	for _, peer := range peers {
+		route, err := self.Direct(peer)
+		if peer.BackendType != Type {
+			err = fmt.Errorf("host %s uses backend %q, this host %q", peer.PublicIP, peer.BackendType, Type)
+		}
+		if err != nil {
+			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
+			continue
+		}
+		state.Routes = append(state.Routes, route)
+	}
+	return state, junk
+}
