@@ -8,7 +8,7 @@ ROOTFS  := build/plugin/rootfs
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 FUZZ_S  ?= 5s
 
-.PHONY: all plugin push lab unit lint fuzz test demo latency clean
+.PHONY: all plugin push lab unit lint fuzz test demo bench latency clean
 all: plugin
 
 # plugin leaves build/plugin ready for: docker plugin create docker-flannel build/plugin
@@ -58,6 +58,11 @@ test: lab lint unit fuzz plugin
 
 demo: lab plugin
 	$(GO) run ./internal/demo
+
+# bench measures the data path of every backend beside the limit and the
+# alternatives, in under ten minutes.
+bench: lab
+	$(GO) run ./internal/bench
 
 # latency measures docker run on our network beside the engine's own bridge.
 latency: lab plugin

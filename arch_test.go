@@ -28,8 +28,11 @@ var rooms = map[string][]string{
 	"overlay/kernel":     {},
 	"internal/statefile": {},
 	"internal/netlab":    {},
-	"internal/demo":      {"internal/netlab"},
-	"internal/e2e":       {},
+	"internal/bench": {
+		"internal/netlab", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/vxlan",
+	},
+	"internal/demo": {"internal/netlab"},
+	"internal/e2e":  {},
 }
 
 // walls says which rooms may use which outside modules.

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -22,11 +23,20 @@ const internalOption = "com.docker.network."
 // poolOptions is what --ipam-opt asks for.
 type poolOptions struct {
 	network string // flannel's name for it, empty for the default one
+	backend string // empty for any
 }
 
 // poolOptionParsers are the accepted --ipam-opt keys, each with what reads its
 // value.
-var poolOptionParsers = map[string]func(value string, into *poolOptions) error{}
+var poolOptionParsers = map[string]func(value string, into *poolOptions) error{
+	"backend": func(value string, into *poolOptions) error {
+		if value == "" {
+			return errors.New("give a backend's name, such as vxlan")
+		}
+		into.backend = value
+		return nil
+	},
+}
 
 // parsePoolOptions reads --ipam-opt. The error names the option, its value and
 // what is accepted.
@@ -39,9 +49,6 @@ func parsePoolOptions(options map[string]string) (poolOptions, error) {
 		parse := poolOptionParsers[key]
 		if parse == nil {
 			accepted := strings.Join(slices.Sorted(maps.Keys(poolOptionParsers)), ", ")
-			if accepted == "" {
-				accepted = "none"
-			}
 			return poolOptions{}, fmt.Errorf("--ipam-opt %s=%s: unknown option; accepted: %s; leave it out", key, options[key], accepted)
 		}
 		if err := parse(options[key], &out); err != nil {
@@ -76,7 +83,7 @@ func parsePoolRequest(req *api.RequestPoolRequest) (overlay.Request, error) {
 	if err != nil {
 		return none, err
 	}
-	return overlay.Request{Name: options.network, Subnet: subnet}, nil
+	return overlay.Request{Name: options.network, Backend: options.backend, Subnet: subnet}, nil
 }
 
 // parseSubnet reads --subnet; empty text is the zero prefix.

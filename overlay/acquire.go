@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -119,9 +120,16 @@ func (o *Overlay) available(n *network) error {
 
 // claim reads the network's config and claims a lease that fits the request.
 func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, error) {
-	cfg, err := o.opt.Store.Config(ctx, req.Name, o.initial(req.Name))
+	initial, err := o.initial(req)
 	if err != nil {
 		return r, err
+	}
+	cfg, err := o.opt.Store.Config(ctx, req.Name, initial)
+	if err != nil {
+		return r, err
+	}
+	if req.Backend != "" && req.Backend != cfg.Backend.Type {
+		return r, fmt.Errorf("--ipam-opt backend=%s: the network was made with %s; leave the option out, or give that", req.Backend, cfg.Backend.Type)
 	}
 	r.Config = cfg
 	must, err := wantSubnet(cfg, req.Subnet)
@@ -185,12 +193,30 @@ func (o *Overlay) roomFor(r record) error {
 	return nil
 }
 
-// initial is the config to create where the store has none.
-func (o *Overlay) initial(name string) []byte {
-	if name == "" {
-		return o.opt.Initial
+// initial is the config to create where the store has none: that of the
+// settings, with the backend that was asked for.
+func (o *Overlay) initial(req Request) ([]byte, error) {
+	if req.Name != "" {
+		return nil, nil
 	}
-	return nil
+	if req.Backend == "" || len(o.opt.Initial) == 0 {
+		return o.opt.Initial, nil
+	}
+	if _, err := o.backend(req.Backend); err != nil {
+		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", req.Backend, err)
+	}
+	cfg, err := ParseConfig(o.opt.Initial)
+	if err != nil {
+		return nil, fmt.Errorf("config to begin with: %w", err)
+	}
+	if cfg.Backend.Type == req.Backend {
+		return o.opt.Initial, nil
+	}
+	cfg.Backend.Raw, err = json.Marshal(map[string]string{"Type": req.Backend})
+	if err != nil {
+		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", req.Backend, err)
+	}
+	return NewConfig(cfg.Network, cfg.SubnetLen, cfg.Backend.Raw)
 }
 
 // wantSubnet turns --subnet into the subnet that must be claimed; zero for any.
@@ -246,7 +272,7 @@ func (o *Overlay) backend(name string) (Backend, error) {
 		known = append(known, k)
 	}
 	slices.Sort(known)
-	return nil, fmt.Errorf("the network's config asks for backend %q; supported: %s", name, strings.Join(known, ", "))
+	return nil, fmt.Errorf("backend %q is not supported; supported: %s", name, strings.Join(known, ", "))
 }
 
 // avoid tells why this host cannot use a subnet.

@@ -10,6 +10,9 @@ import (
 type Request struct {
 	Name   string       // flannel network; empty for the default network
 	Subnet netip.Prefix // --subnet; zero for none
+	// Backend is flannel's name of the backend that the network is made
+	// with, or must have been made with; empty for any.
+	Backend string
 }
 
 // Network is one flannel network as this host sees it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
 )
@@ -57,7 +58,7 @@ func start(t *testing.T, store overlay.Store, b *board, dir string) *host {
 	}
 	log := &lockedBuffer{}
 	o, err := overlay.New(overlay.Options{
-		Dir: dir, Store: store, Kernel: b, Backends: map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}},
+		Dir: dir, Store: store, Kernel: b, Backends: map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}, hostgw.Type: hostgw.Backend{}},
 		Initial: initial, TTL: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
@@ -338,6 +339,26 @@ func TestKernelRefuses(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestBackendAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		if _, err := a.Acquire(t.Context(), overlay.Request{Backend: "carrier-pigeon"}); err == nil || !strings.Contains(err.Error(), "carrier-pigeon") || store.config != nil {
+			t.Errorf("an unknown backend: %v, config %s", err, store.config)
+		}
+		if _, err := a.Acquire(t.Context(), overlay.Request{Backend: "host-gw"}); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := string(store.config), `{"Network":"10.5.0.0/16","SubnetLen":24,"Backend":{"Type":"host-gw"}}`; got != want {
+			t.Errorf("config %s, want %s", got, want)
+		}
+		b := start(t, store, newBoard("192.0.2.2"), t.TempDir())
+		if _, err := b.Acquire(t.Context(), overlay.Request{Backend: "vxlan"}); err == nil || !strings.Contains(err.Error(), "made with host-gw") {
+			t.Errorf("another backend than the network's: %v", err)
+		}
+	})
 }
 
 func TestForeignDevice(t *testing.T) {
