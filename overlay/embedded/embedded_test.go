@@ -160,8 +160,8 @@ func TestClusterIdentity(t *testing.T) {
 // everything that it had confirmed.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServeUntilKilled$")
-	cmd.Env = append(os.Environ(), "EMBEDDED_ETCD_DIR="+dir)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serveIn+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -191,15 +191,21 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestServeUntilKilled is the process that TestKilled kills.
-func TestServeUntilKilled(t *testing.T) {
-	dir := os.Getenv("EMBEDDED_ETCD_DIR")
+// serveIn names, for the process that TestKilled kills, the folder to serve.
+const serveIn = "EMBEDDED_ETCD_DIR"
+
+func TestMain(m *testing.M) {
+	dir := os.Getenv(serveIn)
 	if dir == "" {
-		t.Skip("only a child of TestKilled serves")
+		os.Exit(m.Run())
 	}
-	s, _ := run(t, Options{Dir: dir, Listen: anyPort})
-	fmt.Println(s.Endpoint())
-	select {}
+	s := New(Options{Dir: dir, Listen: anyPort})
+	go func() {
+		<-s.Ready()
+		fmt.Println(s.Endpoint())
+	}()
+	fmt.Fprintln(os.Stderr, s.Run(context.Background()))
+	os.Exit(1)
 }
 
 func TestCannotListen(t *testing.T) {
