@@ -24,6 +24,7 @@ var rooms = map[string][]string{
 	"overlay/etcd":       {"overlay"},
 	"overlay/embedded":   {},
 	"overlay/hostgw":     {"overlay", "overlay/kernel"},
+	"overlay/udp":        {},
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/statefile": {},

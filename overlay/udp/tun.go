@@ -1,0 +1,155 @@
+package udp
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tunPath = "/dev/net/tun"
+	// tunQueue is the device's queue in packets, enough for the bursts of a
+	// few senders of small packets while a thread is not scheduled.
+	tunQueue = 1000
+)
+
+// tun is a TUN device whose packets come and go behind virtio headers. Its
+// descriptor never blocks.
+type tun struct {
+	fd       int
+	tso, uso bool // super-packets of TCP, and of UDP
+}
+
+// openTUN makes the device or attaches to it, and sets it up.
+func openTUN(name string, mtu int) (*tun, error) {
+	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", tunPath, err)
+	}
+	t := &tun{fd: fd}
+	if err := t.attach(name); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	if err := bringUp(name, mtu); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func (t *tun) attach(name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return fmt.Errorf("name %q: %w", name, err)
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(t.fd, unix.TUNSETIFF, req); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("device %s is in use by another process, perhaps a stock flanneld: %w", name, err)
+		}
+		return fmt.Errorf("attach to device %s: %w", name, err)
+	}
+	if err := unix.IoctlSetInt(t.fd, unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("keep device %s: %w", name, err)
+	}
+	// An earlier process may have chosen another size.
+	if err := unix.IoctlSetPointerInt(t.fd, unix.TUNSETVNETHDRSZ, vnetSize); err != nil {
+		return fmt.Errorf("set the virtio header of device %s: %w", name, err)
+	}
+	t.offload()
+	return nil
+}
+
+// offload asks for the largest packets that the kernel knows to hand over:
+// those of UDP came with Linux 6.2.
+func (t *tun) offload() {
+	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	if unix.IoctlSetInt(t.fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil {
+		t.tso, t.uso = true, true
+		return
+	}
+	t.tso = unix.IoctlSetInt(t.fd, unix.TUNSETOFFLOAD, tcp) == nil
+}
+
+// bringUp sets what needs no netlink.
+func bringUp(name string, mtu int) error {
+	ctl, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(ctl)
+	for _, set := range []struct {
+		what  string
+		ioctl uint
+		value uint32
+	}{
+		{"MTU", unix.SIOCSIFMTU, uint32(mtu)},
+		{"queue length", unix.SIOCSIFTXQLEN, tunQueue},
+	} {
+		req, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		req.SetUint32(set.value)
+		if err := unix.IoctlIfreq(ctl, set.ioctl, req); err != nil {
+			return fmt.Errorf("set the %s of device %s to %d: %w", set.what, name, set.value, err)
+		}
+	}
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(ctl, unix.SIOCGIFFLAGS, req); err != nil {
+		return fmt.Errorf("read the flags of device %s: %w", name, err)
+	}
+	req.SetUint16(req.Uint16() | unix.IFF_UP)
+	if err := unix.IoctlIfreq(ctl, unix.SIOCSIFFLAGS, req); err != nil {
+		return fmt.Errorf("set device %s up: %w", name, err)
+	}
+	return nil
+}
+
+// read fills the buffers with one packet and its virtio header; zero when none
+// waits.
+func (t *tun) read(iovs []unix.Iovec) (int, error) {
+	for {
+		n, errno := scatter(unix.SYS_READV, t.fd, iovs)
+		switch errno { //nolint:exhaustive // of all errnos
+		case 0:
+			return n, nil
+		case unix.EAGAIN:
+			return 0, nil
+		case unix.EINTR:
+		default:
+			return 0, os.NewSyscallError("readv", errno)
+		}
+	}
+}
+
+// write takes one packet and its virtio header.
+func (t *tun) write(iovs []unix.Iovec) error {
+	for {
+		if _, errno := scatter(unix.SYS_WRITEV, t.fd, iovs); errno != unix.EINTR {
+			if errno == 0 {
+				return nil
+			}
+			return errno
+		}
+	}
+}
+
+func scatter(call uintptr, fd int, iovs []unix.Iovec) (int, unix.Errno) {
+	n, _, errno := unix.Syscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iovs))), uintptr(len(iovs)))
+	return int(n), errno
+}
+
+func (t *tun) close() error { return os.NewSyscallError("close "+tunPath, unix.Close(t.fd)) }
+
+// iovec describes b, which must not be empty.
+func iovec(b []byte) unix.Iovec {
+	v := unix.Iovec{Base: unsafe.SliceData(b)}
+	v.SetLen(len(b))
+	return v
+}
