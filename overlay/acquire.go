@@ -21,9 +21,6 @@ import (
 // calls keeps its subnet.
 const rest = 12 * time.Second
 
-// handout remembers that a subnet was handed out and not yet used.
-type handout struct{ at time.Time }
-
 // Acquire gives the host's subnet of a network to the engine's address
 // manager, claiming it in the store where it is not held yet. One Docker
 // network a host may hold it at a time.
@@ -65,7 +62,7 @@ func (o *Overlay) hold(n *network, claimed record) Network {
 	if !n.Leased {
 		n.Leased, n.idle = true, make(chan struct{})
 	}
-	n.Held, n.handed = true, handout{time.Now()}
+	n.Held, n.handed = true, time.Now()
 	nudge(n.turn)
 	return n.view()
 }
@@ -111,9 +108,9 @@ func (o *Overlay) available(n *network) error {
 		return fmt.Errorf("%s (subnet %s) is used on this host by Docker network %s already; one Docker network per host and flannel network: use that one, or remove it first with: docker network rm %s",
 			title(n.Name), n.Subnet, head(n.Docker.ID), head(n.Docker.ID))
 	}
-	if n.Held && time.Since(n.handed.at) < rest {
+	if n.Held && time.Since(n.handed) < rest {
 		return fmt.Errorf("subnet %s of %s was handed out %s ago and is not in use yet: another docker network create is under way, or the subnet overlaps a route (ip route) or a name server (/etc/resolv.conf) of this host; look there, or try again in %s",
-			n.Subnet, title(n.Name), time.Since(n.handed.at).Round(time.Millisecond), (rest - time.Since(n.handed.at)).Round(time.Second))
+			n.Subnet, title(n.Name), time.Since(n.handed).Round(time.Millisecond), (rest - time.Since(n.handed)).Round(time.Second))
 	}
 	return nil
 }

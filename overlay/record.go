@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/statefile"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -35,8 +36,8 @@ type network struct {
 	junk  map[string]string // reasons already logged, by key
 	// published is the BackendData that this process wrote last.
 	published []byte
-	writing   chan struct{} // filled while the lease is claimed or given back
-	handed    handout
+	writing   chan struct{}   // filled while the lease is claimed or given back
+	handed    time.Time       // when Acquire last returned the subnet
 	joining   map[string]bool // endpoints whose veth pair is being made
 	turn      chan struct{}   // the network began or ceased to be used
 	kick      chan struct{}   // the lease needs care now

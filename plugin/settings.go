@@ -68,17 +68,17 @@ var AllSettings = []Setting{
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
 }
 
-// ReadSettings reads the settings from an environment. Every wrong one is
-// reported, with its name, its value and what is accepted.
+// ReadSettings reads the settings from an environment; an empty one has its
+// default. Every wrong one is reported, with its name, its value and what is accepted.
 func ReadSettings(lookup func(string) (string, bool)) (Settings, error) {
 	var s Settings
 	var errs []error
 	for _, setting := range AllSettings {
-		value, given := lookup(setting.Name)
-		if !given {
+		value, _ := lookup(setting.Name)
+		if value = strings.TrimSpace(value); value == "" {
 			value = setting.Default
 		}
-		if err := setting.read(&s, strings.TrimSpace(value)); err != nil {
+		if err := setting.read(&s, value); err != nil {
 			errs = append(errs, fmt.Errorf("setting %s=%s: %w", setting.Name, userinfo.ReplaceAllString(value, "//(hidden)@"), err))
 		}
 	}
@@ -157,9 +157,6 @@ func text(field func(*Settings) *string) func(*Settings, string) error {
 func configPart(i int) func(*Settings, string) error {
 	return func(s *Settings, value string) error {
 		s.configText[i] = value
-		if value == "" {
-			s.configText[i] = [3]string{"10.5.0.0/16", "24", "vxlan"}[i]
-		}
 		return nil
 	}
 }
@@ -179,9 +176,6 @@ func readEndpoints(s *Settings, value string) error {
 }
 
 func readListen(s *Settings, value string) error {
-	if value == "" {
-		value = "http://127.0.0.1:2379"
-	}
 	if err := checkURL(value); err != nil {
 		return err
 	}
@@ -239,7 +233,7 @@ func readPublicIP(s *Settings, value string) error {
 }
 
 func readMTU(s *Settings, value string) error {
-	if value == "" || value == "0" {
+	if value == "0" {
 		return nil
 	}
 	mtu, err := strconv.Atoi(value)
@@ -252,9 +246,6 @@ func readMTU(s *Settings, value string) error {
 
 func readLogLevel(s *Settings, value string) error {
 	levels := []string{"debug", "info", "warn", "error"}
-	if value == "" {
-		value = "info"
-	}
 	if !slices.Contains(levels, value) {
 		return fmt.Errorf("give one of %s", strings.Join(levels, ", "))
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -25,6 +26,24 @@ func TestDefaultSettings(t *testing.T) {
 	}
 	if s.Listen != "http://127.0.0.1:2379" || s.Prefix != "/coreos.com/network" || s.LogLevel != slog.LevelInfo || s.MTU != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestEmptySettingsAreDefaults(t *testing.T) {
+	empty := map[string]string{}
+	for _, s := range AllSettings {
+		empty[s.Name] = " "
+	}
+	got, err := read(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := read(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -160,7 +160,9 @@ func (h *host) quiet() {
 // until polls a condition, a second at most.
 func (h *host) until(what string, ok func() bool) {
 	h.Helper()
-	for end := time.Now().Add(time.Second); !ok(); time.Sleep(time.Millisecond) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			h.Fatalf("not within a second: %s", what)
 		}
