@@ -244,6 +244,7 @@ func TestBrokenData(t *testing.T) {
 		{"database", "snap/db", 0, 1 << 14},
 		{"log", "wal/*.wal", 0, 1 << 14},
 		{"record in the log", "wal/*.wal", 300, 8},
+		{"the log's first half", "wal/*.wal", 304, 1 << 11},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -256,7 +257,9 @@ func TestBrokenData(t *testing.T) {
 			}
 			damage(t, dir+"/member/"+c.file, c.at, c.size)
 			for range 2 {
-				err := New(Options{Dir: dir, Listen: s.Endpoint()}).Run(t.Context())
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				err := New(Options{Dir: dir, Listen: s.Endpoint()}).Run(ctx)
 				if err == nil || !strings.Contains(err.Error(), "data in "+dir+": the data cannot be used") {
 					t.Fatalf("error %v", err)
 				}
