@@ -17,20 +17,20 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // free to look further.
 var rooms = map[string][]string{
 	".":                  {"plugin"},
-	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/vxlan"},
+	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
 	"overlay":            {"overlay/kernel", "internal/statefile"},
 	"overlay/etcd":       {"overlay"},
 	"overlay/embedded":   {},
 	"overlay/hostgw":     {"overlay", "overlay/kernel"},
-	"overlay/udp":        {},
+	"overlay/udp":        {"overlay", "overlay/kernel"},
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/statefile": {},
 	"internal/netlab":    {},
 	"internal/bench": {
-		"internal/netlab", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/vxlan",
+		"internal/netlab", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",
 	},
 	"internal/demo": {"internal/netlab"},
 	"internal/e2e":  {},

@@ -23,7 +23,11 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 		}
 	}
 	nudge(n.turn)
-	if err := o.sync(ctx, o.needs(n, b)...); err != nil {
+	err = o.sync(ctx, o.needs(n, b)...)
+	if err == nil {
+		err = o.carried(ctx, n)
+	}
+	if err != nil {
 		if fresh {
 			o.unbind(n)
 			err = errors.Join(err, o.file.Commit())
@@ -43,16 +47,23 @@ func (o *Overlay) needs(n *network, b Bridge) []string {
 		part, _ := backend.Plan(n.self(), nil)
 		parts = append(parts, part)
 	}
-	objects := []string{"docker-user", "sysctl ipv4/ip_forward"}
+	needs := []string{"docker-user", "sysctl ipv4/ip_forward"}
 	for _, part := range parts {
-		for _, l := range part.Links {
-			objects = append(objects, "link "+l.Name)
-		}
-		for _, a := range part.Addrs {
-			objects = append(objects, "addr "+a.Link+" "+a.Prefix.String())
-		}
+		needs = append(needs, objects(part)...)
 	}
-	return objects
+	return needs
+}
+
+// objects names the devices and addresses of a plan.
+func objects(plan kernel.State) []string {
+	var names []string
+	for _, l := range plan.Links {
+		names = append(names, "link "+l.Name)
+	}
+	for _, a := range plan.Addrs {
+		names = append(names, "addr "+a.Link+" "+a.Prefix.String())
+	}
+	return names
 }
 
 // bind records the Docker network; fresh is false when it stood already.
@@ -73,6 +84,7 @@ func (o *Overlay) bind(b Bridge) (n *network, fresh bool, err error) {
 	}
 	n.Docker = &b
 	o.peers = nil
+	n.carrying.begin()
 	return n, true, nil
 }
 

@@ -1,8 +1,10 @@
 package overlay
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/netip"
 
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -19,6 +21,24 @@ type Backend interface {
 	// and the peers that were skipped, each with its reason. Peers never
 	// include self.
 	Plan(self Self, peers []Lease) (kernel.State, []Junk)
+}
+
+// Carrier is a Backend that carries packets in this process.
+type Carrier interface {
+	Backend
+	// Open attaches to the device of Plan, once the kernel has it, on a
+	// thread in the host's network namespace. An error names what is in the
+	// way.
+	Open(self Self, log *slog.Logger) (Tunnel, error)
+}
+
+// Tunnel carries the packets of one network while Run runs.
+type Tunnel interface {
+	// Follow replaces the peers. Run carries nothing before the first call.
+	Follow(peers []Lease)
+	// Run returns ctx's error when ctx ends.
+	Run(ctx context.Context) error
+	Close() error
 }
 
 // Self is this host's place in one network.

@@ -35,6 +35,8 @@ type Kernel interface {
 	// Conflict tells what on this host stands in the way of the subnet p,
 	// where given, and of devices with these names; "" for nothing.
 	Conflict(p netip.Prefix, devices ...string) (string, error)
+	// Inside calls f on a thread in the host's network namespace.
+	Inside(f func() error) error
 }
 
 // Options are what an Overlay is made of.
@@ -102,8 +104,8 @@ func (o *Overlay) Run(ctx context.Context) error {
 	return err
 }
 
-// tendAll starts one tend a network, for those known at the start and those
-// that come later.
+// tendAll starts one tend and one carry a network, for those known at the start
+// and those that come later.
 func (o *Overlay) tendAll(ctx context.Context, g *errgroup.Group) error {
 	tended := map[*network]bool{}
 	for {
@@ -111,6 +113,7 @@ func (o *Overlay) tendAll(ctx context.Context, g *errgroup.Group) error {
 			if !tended[n] {
 				tended[n] = true
 				g.Go(func() error { return o.tend(ctx, n) })
+				g.Go(func() error { return o.carry(ctx, n) })
 			}
 		}
 		select {

@@ -42,13 +42,14 @@ type network struct {
 	turn      chan struct{}   // the network began or ceased to be used
 	kick      chan struct{}   // the lease needs care now
 	idle      chan struct{}   // closed while the store holds no lease of ours
+	carrying  carrying
 }
 
 func newNetwork(r record) *network {
 	n := &network{
 		record: r, junk: map[string]string{}, joining: map[string]bool{},
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), idle: make(chan struct{}),
-		writing: make(chan struct{}, 1),
+		writing: make(chan struct{}, 1), carrying: newCarrying(),
 	}
 	if !r.Leased {
 		close(n.idle)

@@ -23,6 +23,7 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
 	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+	"github.com/docker-flannel/docker-flannel/overlay/udp"
 	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
 )
 
@@ -30,6 +31,7 @@ import (
 // config.
 var backends = map[string]overlay.Backend{
 	hostgw.Type: hostgw.Backend{},
+	udp.Type:    udp.Backend{},
 	vxlan.Type:  vxlan.Backend{},
 }
 

@@ -61,7 +61,7 @@ var AllSettings = []Setting{
 	{"ETCD_PASSWORD", "", "etcd user's password", text(func(s *Settings) *string { return &s.Password })},
 	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
 	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
-	{"BACKEND", "vxlan", "backend of that network: vxlan, host-gw, or flannel's Backend object as JSON", configPart(2)},
+	{"BACKEND", "vxlan", "backend of that network: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},

@@ -16,6 +16,7 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
 	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+	"github.com/docker-flannel/docker-flannel/overlay/udp"
 	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
 )
 
@@ -273,7 +274,7 @@ func (s *scene) overlay(h *netlab.Host, backend string, store overlay.Store) (*o
 	}
 	o, err := overlay.New(overlay.Options{
 		Dir: dir, Store: store, Kernel: kern, Initial: initial, TTL: time.Hour, Log: quiet(),
-		Backends: map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}, hostgw.Type: hostgw.Backend{}},
+		Backends: map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}, hostgw.Type: hostgw.Backend{}, udp.Type: udp.Backend{}},
 	})
 	if err != nil {
 		return nil, err

@@ -97,7 +97,7 @@ func (p *plan) firewall() {
 	}
 }
 
-// links plans bridges and vxlan devices.
+// links plans bridges, vxlan and TUN devices.
 func (p *plan) links() {
 	wanted := map[string]Link{}
 	for _, l := range p.want.Links {

@@ -43,6 +43,9 @@ func (s Sysctl) String() string { return fmt.Sprintf("sysctl %s = %s", s.Key, s.
 
 // String is the device with all its parameters.
 func (l Link) String() string {
+	if l.TUN {
+		return fmt.Sprintf("link %s tun mtu %d", l.Name, l.MTU)
+	}
 	return fmt.Sprintf("link %s %s mac %s mtu %d", l.Name, l.VXLAN, l.MAC, l.MTU)
 }
 

@@ -100,6 +100,9 @@ func (r *runner) link(verb string, l Link) error {
 			return err
 		}
 	}
+	if l.TUN {
+		return r.k.createTUN(l)
+	}
 	dev := 0
 	if l.VXLAN.Dev != "" {
 		index, err := r.indexOf(l.VXLAN.Dev)

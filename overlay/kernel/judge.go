@@ -124,7 +124,7 @@ func (v *view) holds(name string) bool {
 
 // ourName tells whether a marked device is one that a State could name.
 func ourName(l linkInfo) bool {
-	prefix := map[string]string{"bridge": BridgePrefix, "vxlan": VXLANPrefix, "veth": VethPrefix}[l.kind]
+	prefix := map[string]string{"bridge": BridgePrefix, "vxlan": VXLANPrefix, "tun": TUNPrefix, "veth": VethPrefix}[l.kind]
 	return prefix != "" && strings.HasPrefix(l.name, prefix)
 }
 

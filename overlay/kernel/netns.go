@@ -32,6 +32,9 @@ func currentNS() (namespace, error) {
 
 func (n namespace) close() error { return unix.Close(n.fd) }
 
+// Inside calls f on a thread in the namespace that the Kernel works in.
+func (k *Kernel) Inside(f func() error) error { return k.ns.run(f) }
+
 // run calls f on a thread inside the namespace.
 func (n namespace) run(f func() error) error {
 	runtime.LockOSThread()

@@ -127,11 +127,11 @@ func (v *view) takeLink(l linkInfo, wanted map[string]object) {
 	marked := l.alias == Alias
 	switch want := wanted[l.name].(type) {
 	case Link:
-		if l.kind == kindOf(want) && (marked || l.kind == "bridge" || l.mac == want.MAC) {
+		if l.kind == kindOf(want) && (marked || l.kind == "bridge" || l.kind == "vxlan" && l.mac == want.MAC) {
 			v.links[l.name] = v.haveLink(l)
 			return
 		}
-		v.blocked[label(want)] = fmt.Sprintf("%s exists and is not ours; delete it ('ip link del %s') or choose another name or VNI", describe(l), l.name)
+		v.blocked[label(want)] = fmt.Sprintf("%s exists and is not ours; delete it ('ip link del %s') or choose another name, VNI or port", describe(l), l.name)
 	case Veth:
 		if l.kind == "veth" {
 			v.veths[l.name] = v.haveVeth(l)
@@ -140,21 +140,23 @@ func (v *view) takeLink(l linkInfo, wanted map[string]object) {
 		v.blocked[label(want)] = fmt.Sprintf("%s exists and is not ours; delete it ('ip link del %s')", describe(l), l.name)
 	default:
 		switch {
-		case !marked:
-		case l.kind == "bridge" && strings.HasPrefix(l.name, BridgePrefix),
-			l.kind == "vxlan" && strings.HasPrefix(l.name, VXLANPrefix):
-			v.links[l.name] = v.haveLink(l)
-		case l.kind == "veth" && strings.HasPrefix(l.name, VethPrefix):
+		case !marked || !ourName(l):
+		case l.kind == "veth":
 			v.veths[l.name] = v.haveVeth(l)
+		default:
+			v.links[l.name] = v.haveLink(l)
 		}
 	}
 }
 
 func kindOf(l Link) string {
-	if l.VXLAN.VNI == 0 {
-		return "bridge"
+	switch {
+	case l.TUN:
+		return "tun"
+	case l.VXLAN.VNI != 0:
+		return "vxlan"
 	}
-	return "vxlan"
+	return "bridge"
 }
 
 func describe(l linkInfo) string {
@@ -166,7 +168,7 @@ func describe(l linkInfo) string {
 
 func (v *view) haveLink(l linkInfo) haveLink {
 	have := haveLink{
-		Link:  Link{Name: l.name, MAC: l.mac, MTU: l.mtu, VXLAN: l.vxlan},
+		Link:  Link{Name: l.name, MAC: l.mac, MTU: l.mtu, VXLAN: l.vxlan, TUN: l.kind == "tun"},
 		index: l.index, up: l.up, marked: l.alias == Alias,
 	}
 	have.VXLAN.Dev = v.names[l.vxlanDev]

@@ -78,18 +78,19 @@ func (m *MAC) UnmarshalText(text []byte) error {
 // {"ipv4/ip_forward", "1"}.
 type Sysctl struct{ Key, Value string }
 
-// Link is a bridge or a vxlan device. Bridges are named with BridgePrefix and
-// vxlan devices with VXLANPrefix: the names are this project's mark.
+// Link is a bridge, a vxlan device or a TUN device. They are named with
+// BridgePrefix, VXLANPrefix and TUNPrefix: the names are this project's mark.
 type Link struct {
 	Name  string
-	MAC   MAC
+	MAC   MAC   // zero for a TUN device, which has none
 	MTU   int   // bytes
-	VXLAN VXLAN // zero for a bridge
+	VXLAN VXLAN // zero for the other kinds
+	TUN   bool  // made to stay, with or without a process that reads it
 }
 
 // VXLAN holds the parameters of a vxlan device that the kernel cannot change
 // in place: another value means the device is made anew. VNI 0 means the link
-// is a bridge.
+// is none.
 type VXLAN struct {
 	VNI      int
 	Port     int        // UDP destination port
@@ -153,7 +154,7 @@ type Forward struct {
 
 // The marks that tell what is ours; nothing without one is ever touched.
 const (
-	// Alias is the interface alias of every bridge, vxlan device and host
+	// Alias is the interface alias of every bridge, vxlan, TUN device and host
 	// side of a veth pair: a device that carries one of the name prefixes
 	// below without it is somebody else's, for example a stock flanneld's.
 	Alias = "docker-flannel"
@@ -165,6 +166,8 @@ const (
 	VethPeerPrefix = "flp"
 	// VXLANPrefix starts every vxlan device's name, as in flannel.
 	VXLANPrefix = "flannel."
+	// TUNPrefix starts every TUN device's name; flannel's is flannel0.
+	TUNPrefix = "flannel"
 	// RouteProtocol is the protocol number of our routes; rt_protos of
 	// iproute2 leaves it unassigned.
 	RouteProtocol = 117

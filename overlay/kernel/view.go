@@ -50,7 +50,7 @@ func (n Neigh) key() neighKey     { return neighKey{n.Link, n.IP} }
 func (f FDB) key() fdbKey         { return fdbKey{f.Link, f.MAC} }
 func (r Route) key() netip.Prefix { return r.Dst }
 
-// haveLink is a bridge or vxlan device as it is.
+// haveLink is a bridge, vxlan or TUN device as it is.
 type haveLink struct {
 	Link
 	index  int

@@ -180,6 +180,7 @@ func (s *site) encapsulate(o *site, role string, path, port int) *netlab.Proc {
 		name, netip.AddrPortFrom(s.host.Addr(), uint16(port)).String(), "1472", fmt.Sprintf("10.%d.%d.0/24", path, s.n),
 		fmt.Sprintf("10.%d.%d.0/24=%s:%d", path, o.n, o.host.Addr(), port),
 	}
+	sh(s.t, s.host, "ip tuntap add %[1]s mode tun; ip link set %[1]s mtu 1472 txqueuelen 1000 up", name)
 	p := start(s.t, s.host, role, args...)
 	sh(s.t, s.host, `ip addr replace 10.%[2]d.%[3]d.0/32 dev %[1]s
 		ip route replace 10.%[2]d.0.0/16 dev %[1]s

@@ -3,10 +3,8 @@
 package udp
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,10 +13,6 @@ import (
 // can be, to compare with: one goroutine a direction, one packet a system
 // call, no offload, no checks. It knows one peer.
 func naiveRole(args []string) error {
-	mtu, err := strconv.Atoi(args[2])
-	if err != nil {
-		return err
-	}
 	peers, err := peersOf(args[4:])
 	if err != nil {
 		return err
@@ -32,7 +26,7 @@ func naiveRole(args []string) error {
 		return err
 	}
 	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, req), bringUp(args[0], mtu)); err != nil {
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
 	local, to := netip.MustParseAddrPort(args[1]), peers[0].Addr

@@ -9,12 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	tunPath = "/dev/net/tun"
-	// tunQueue is the device's queue in packets, enough for the bursts of a
-	// few senders of small packets while a thread is not scheduled.
-	tunQueue = 1000
-)
+const tunPath = "/dev/net/tun"
 
 // tun is a TUN device whose packets come and go behind virtio headers. Its
 // descriptor never blocks.
@@ -23,17 +18,17 @@ type tun struct {
 	tso, uso bool // super-packets of TCP, and of UDP
 }
 
-// openTUN makes the device or attaches to it, and sets it up.
-func openTUN(name string, mtu int) (*tun, error) {
+// errNoDevice is also what is left of a device that was deleted.
+var errNoDevice = errors.New("there is no such TUN device")
+
+// openTUN attaches to the device.
+func openTUN(name string) (*tun, error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", tunPath, err)
 	}
 	t := &tun{fd: fd}
 	if err := t.attach(name); err != nil {
-		return nil, errors.Join(err, t.close())
-	}
-	if err := bringUp(name, mtu); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
@@ -51,8 +46,13 @@ func (t *tun) attach(name string) error {
 		}
 		return fmt.Errorf("attach to device %s: %w", name, err)
 	}
-	if err := unix.IoctlSetInt(t.fd, unix.TUNSETPERSIST, 1); err != nil {
-		return fmt.Errorf("keep device %s: %w", name, err)
+	// Where there was no device the kernel has made one, which goes with the
+	// descriptor.
+	if err := unix.IoctlIfreq(t.fd, unix.TUNGETIFF, req); err != nil {
+		return fmt.Errorf("read device %s: %w", name, err)
+	}
+	if req.Uint16()&unix.IFF_PERSIST == 0 {
+		return fmt.Errorf("attach to device %s: %w", name, errNoDevice)
 	}
 	// An earlier process may have chosen another size.
 	if err := unix.IoctlSetPointerInt(t.fd, unix.TUNSETVNETHDRSZ, vnetSize); err != nil {
@@ -71,44 +71,6 @@ func (t *tun) offload() {
 		return
 	}
 	t.tso = unix.IoctlSetInt(t.fd, unix.TUNSETOFFLOAD, tcp) == nil
-}
-
-// bringUp sets what needs no netlink.
-func bringUp(name string, mtu int) error {
-	ctl, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(ctl)
-	for _, set := range []struct {
-		what  string
-		ioctl uint
-		value uint32
-	}{
-		{"MTU", unix.SIOCSIFMTU, uint32(mtu)},
-		{"queue length", unix.SIOCSIFTXQLEN, tunQueue},
-	} {
-		req, err := unix.NewIfreq(name)
-		if err != nil {
-			return err
-		}
-		req.SetUint32(set.value)
-		if err := unix.IoctlIfreq(ctl, set.ioctl, req); err != nil {
-			return fmt.Errorf("set the %s of device %s to %d: %w", set.what, name, set.value, err)
-		}
-	}
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	if err := unix.IoctlIfreq(ctl, unix.SIOCGIFFLAGS, req); err != nil {
-		return fmt.Errorf("read the flags of device %s: %w", name, err)
-	}
-	req.SetUint16(req.Uint16() | unix.IFF_UP)
-	if err := unix.IoctlIfreq(ctl, unix.SIOCSIFFLAGS, req); err != nil {
-		return fmt.Errorf("set device %s up: %w", name, err)
-	}
-	return nil
 }
 
 // read fills the buffers with one packet and its virtio header; zero when none

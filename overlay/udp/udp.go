@@ -40,7 +40,7 @@ const (
 type Options struct {
 	Name  string         // of the TUN device
 	Local netip.AddrPort // of this host on the underlay, IPv4
-	MTU   int            // bytes, of the TUN device: the underlay's less Overhead
+	MTU   int            // bytes, of the TUN device
 	Log   *slog.Logger
 }
 
@@ -56,10 +56,10 @@ type Device struct {
 	errs  tally // ICMP errors to other hosts
 }
 
-// Open makes the TUN device in the current network namespace, or takes over
-// the one that an earlier process left, and binds the socket. The TUN device
-// outlives the process: while no one reads it, its packets are lost and
-// everything that names it stays. Nothing is carried before Run.
+// Open attaches to the TUN device, which must be there and stay without it, in
+// the current network namespace, and binds the socket. While no process reads
+// the device its packets are lost, and everything that names it stays. Nothing
+// is carried before Run.
 func Open(opt Options) (*Device, error) {
 	if !opt.Local.Addr().Is4() {
 		return nil, fmt.Errorf("open %s: underlay address %s is not IPv4", opt.Name, opt.Local)
@@ -75,7 +75,7 @@ func Open(opt Options) (*Device, error) {
 	if d.sock, err = openSocket(opt.Local); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", opt.Name, err), d.Close())
 	}
-	if d.tun, err = openTUN(opt.Name, opt.MTU); err != nil {
+	if d.tun, err = openTUN(opt.Name); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", opt.Name, err), d.Close())
 	}
 	opt.Log.Info("tunnel open", "device", opt.Name, "address", opt.Local, "mtu", opt.MTU,
