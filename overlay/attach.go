@@ -42,7 +42,7 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 func (o *Overlay) needs(n *network, b Bridge) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	parts := []kernel.State{planBridge(n.view(), b)}
+	parts := []kernel.State{planBridge(&n.record, b)}
 	if backend, err := o.backend(n.Config.Backend.Type); err == nil {
 		part, _ := backend.Plan(n.self(), nil)
 		parts = append(parts, part)
@@ -141,9 +141,12 @@ func (o *Overlay) addPort(p Port) error {
 	if !n.Subnet.Contains(p.Addr) {
 		return fmt.Errorf("address %s is outside this host's subnet %s", p.Addr, n.Subnet)
 	}
+	p.MTU = n.portMTU()
 	for _, q := range n.Ports {
+		same := q
+		same.MTU = p.MTU
 		switch {
-		case q == p:
+		case same == p:
 			return nil
 		case q.Endpoint == p.Endpoint:
 			return fmt.Errorf("endpoint %s exists already with address %s", head(p.Endpoint), q.Addr)

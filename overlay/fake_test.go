@@ -205,6 +205,15 @@ func (b *board) move(ip string) {
 	wake()
 }
 
+// narrow gives the underlay another MTU, and tells the watcher.
+func (b *board) narrow(mtu int) {
+	b.mu.Lock()
+	b.under.MTU = mtu
+	wake := b.wake
+	b.mu.Unlock()
+	wake()
+}
+
 // prefix24 is the /24 of an address.
 func prefix24(four [4]byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4(four), 24) }
 

@@ -41,6 +41,7 @@ type Port struct {
 	Endpoint string     // Docker's endpoint id
 	Addr     netip.Addr // inside the network's subnet
 	MAC      kernel.MAC
+	MTU      int // bytes, of the container's interface; AddPort sets it
 }
 
 // Joined tells the engine how to plug a port into a container.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -372,5 +373,36 @@ func TestForeignDevice(t *testing.T) {
 		if left := store.held(); len(left) != 0 {
 			t.Errorf("leases claimed: %v", left)
 		}
+	})
+}
+
+// TestNarrowUnderlay keeps running containers' bridge and cables as wide as
+// they were made: what is too large then is answered where it is routed.
+func TestNarrowUnderlay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoard("192.0.2.1")
+		h := start(t, newMemory(), b, t.TempDir())
+		n := h.network(t)
+		p := port(n)
+		if err := h.AddPort(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		b.narrow(1400)
+		synctest.Wait()
+		bridge, cable := "link fl-0123456789ab bridge mac 02:42:0a:05:01:01 mtu %d", "veth flvfedcba987654 peer flpfedcba987654 master fl-0123456789ab mac 02:42:0a:05:01:02 mtu %d"
+		wantText(t, "kernel", b.text(), fmt.Sprintf(bridge, 1450), fmt.Sprintf(cable, 1450), "link flannel.1 vxlan id 1 port 8472 local 192.0.2.1 dev eth0 mac")
+		wantText(t, "kernel", b.text(), "mtu 1350\n")
+		if err := h.AddPort(t.Context(), p); err != nil {
+			t.Errorf("the same port again: %v", err)
+		}
+		if err := h.RemovePort(t.Context(), dockerNet, endpoint); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.AddPort(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		b.narrow(1400)
+		synctest.Wait()
+		wantText(t, "kernel", b.text(), fmt.Sprintf(bridge, 1350), fmt.Sprintf(cable, 1350))
 	})
 }

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -24,7 +25,7 @@ func (o *Overlay) plan() kernel.State {
 		if n.Docker == nil {
 			continue
 		}
-		bridge := planBridge(n.view(), *n.Docker)
+		bridge := planBridge(&n.record, *n.Docker)
 		want.Links = append(want.Links, bridge.Links...)
 		want.Addrs = append(want.Addrs, bridge.Addrs...)
 		want.Forwards = append(want.Forwards, bridge.Forwards...)
@@ -76,18 +77,15 @@ func others(self Self, leases []Lease) []Lease {
 
 // planBridge is the bridge of a Docker network: it holds the subnet's first
 // address and forwards only what a backend's plan accepts.
-func planBridge(n Network, b Bridge) kernel.State {
-	name, mtu := b.Name(), n.MTU
-	if b.MTU > 0 {
-		mtu = b.MTU
-	}
+func planBridge(r *record, b Bridge) kernel.State {
+	name, ip := b.Name(), r.Subnet.Addr().Next()
 	mac := kernel.MAC{0x02, 0x42}
-	gateway := n.Gateway.As4()
-	copy(mac[2:], gateway[:])
+	octets := ip.As4()
+	copy(mac[2:], octets[:])
 	return kernel.State{
 		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
-		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: mtu}},
-		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(n.Gateway, n.Subnet.Bits())}},
+		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: r.bridgeMTU()}},
+		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(ip, r.Subnet.Bits())}},
 		// Whatever the bridge passes between its own ports, multicast and
 		// broadcast too.
 		Forwards: []kernel.Forward{{In: name, Out: name}},
@@ -101,7 +99,7 @@ func planPorts(bridge kernel.Link, ports []Port, joining map[string]bool) []kern
 	for _, p := range ports {
 		out = append(out, kernel.Veth{
 			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
-			MAC: p.MAC, MTU: bridge.MTU, Create: joining[p.Endpoint],
+			MAC: p.MAC, MTU: cmp.Or(p.MTU, bridge.MTU), Create: joining[p.Endpoint],
 		})
 	}
 	return out

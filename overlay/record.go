@@ -81,6 +81,24 @@ func (n *network) leave() { <-n.writing }
 // used tells whether the engine still needs the subnet.
 func (n *network) used() bool { return n.Held || n.Docker != nil }
 
+// portMTU is the MTU of a port that comes now.
+func (r *record) portMTU() int {
+	if r.Docker != nil && r.Docker.MTU > 0 {
+		return min(r.Docker.MTU, r.MTU)
+	}
+	return r.MTU
+}
+
+// bridgeMTU is no less than any port's: a bridge drops without a word what is
+// too large for it, and only what is routed is answered.
+func (r *record) bridgeMTU() int {
+	mtu := r.portMTU()
+	for _, p := range r.Ports {
+		mtu = max(mtu, p.MTU)
+	}
+	return mtu
+}
+
 // view is the network as the clerks see it.
 func (n *network) view() Network {
 	return Network{

@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/netlab"
 )
@@ -12,13 +14,33 @@ import (
 // largeServer is server with ten megabytes.
 const largeServer = `mkdir /www && head -c 10000000 /dev/urandom >/www/blob && cd /www && sha256sum blob >sum && exec httpd -f -p 80`
 
+// narrow lowers the MTU of a host's underlay under running containers, which
+// must learn of it from the router's answers.
+func narrow(t *testing.T, h *netlab.Host, container, to, want string) {
+	t.Helper()
+	sh(t, h, "ip link set eth0 mtu 1400")
+	t.Cleanup(func() {
+		if _, err := h.Exec(context.Background(), "ip", "link", "set", "eth0", "mtu", "1500"); err != nil {
+			t.Error(err)
+		}
+	})
+	deadline := time.Now().Add(10 * time.Second)
+	for got := ""; got != want; got = act(t, h, container, "pmtu", to) {
+		if time.Now().After(deadline) {
+			t.Fatalf("path MTU %s, want %s", got, want)
+		}
+	}
+	act(t, h, container, "push", to)
+}
+
 // TestBackends carries the same traffic over every backend.
 func TestBackends(t *testing.T) {
 	one, two := cluster.hosts[0], cluster.hosts[1]
-	for _, c := range []struct{ name, backend, route, mtu string }{
-		{"vxlan", "vxlan", "dev flannel.1", "1450"},
-		{"direct routing", `{"Type":"vxlan","DirectRouting":true}`, fmt.Sprintf("via %s dev eth0", two.Addr()), "1450"},
-		{"host-gw", "", fmt.Sprintf("via %s dev eth0", two.Addr()), "1500"},
+	for _, c := range []struct{ name, backend, route, mtu, narrowed string }{
+		{"vxlan", "vxlan", "dev flannel.1", "1450", "1350"},
+		{"direct routing", `{"Type":"vxlan","DirectRouting":true}`, fmt.Sprintf("via %s dev eth0", two.Addr()), "1450", "1400"},
+		{"host-gw", "", fmt.Sprintf("via %s dev eth0", two.Addr()), "1500", "1400"},
+		{"udp", "", "dev flannel0", "1472", "1372"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.backend != "" {
@@ -30,7 +52,7 @@ func TestBackends(t *testing.T) {
 			}
 			here := start(t, one, "here", "busybox", "sh", "-c", largeServer)
 			there := start(t, two, "there", "busybox", "sh", "-c", largeServer)
-			contains(t, "route", sh(t, one, "ip route show "+head(there)+".0/24"), c.route)
+			contains(t, "route", sh(t, one, "ip route get "+there), c.route)
 			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
 			for _, size := range []string{"1", "1400", "2000", "8972"} {
 				docker(t, one, "exec", "here", "ping", "-c", "2", "-i", "0.2", "-w", "5", "-s", size, there)
@@ -41,6 +63,11 @@ func TestBackends(t *testing.T) {
 			}
 			fetch(t, one, "here", there)
 			fetch(t, two, "there", here)
+			serve(t, one, "here", "echo")
+			serve(t, two, "there", "echo")
+			act(t, one, "here", "sweep", there)
+			act(t, two, "there", "sweep", here)
+			narrow(t, one, "here", there, c.narrowed)
 		})
 	}
 }

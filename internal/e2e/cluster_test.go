@@ -33,6 +33,7 @@ var cluster struct {
 }
 
 func TestMain(m *testing.M) {
+	play()
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -98,6 +99,9 @@ func prepare(ctx context.Context, h *netlab.Host) error {
 		return err
 	}
 	if err := h.LoadImage(ctx); err != nil {
+		return err
+	}
+	if err := equip(ctx, h); err != nil {
 		return err
 	}
 	return h.CopyIn(ctx, pluginDir, "/plugin")

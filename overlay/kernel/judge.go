@@ -18,7 +18,7 @@ func (v *view) judge(events []event, touched map[string]bool) string {
 	for _, e := range events {
 		switch {
 		case e.link == nil:
-			if e.addr != nil && v.judgeUnderlay(*e.addr, e.gone) {
+			if e.addr != nil && v.judgeUnderlay(*e.addr) {
 				reason = e.String()
 			}
 			entries[e.id()] = e
@@ -52,9 +52,9 @@ func (v *view) judge(events []event, touched map[string]bool) string {
 
 // judgeUnderlay tells whether an address of somebody else's device matters:
 // with an IPv4 address the kernel drops routes without a word, and a new one
-// may make possible what has failed.
-func (v *view) judgeUnderlay(a addrInfo, gone bool) bool {
-	return a.prefix.Addr().Is4() && v.devs[v.names[a.index]].index != 0 && (gone || v.failing)
+// may be the host's from now on.
+func (v *view) judgeUnderlay(a addrInfo) bool {
+	return a.prefix.Addr().Is4() && v.devs[v.names[a.index]].index != 0
 }
 
 // judgeLink tells whether a link notification belies the view. A container's
@@ -62,7 +62,7 @@ func (v *view) judgeUnderlay(a addrInfo, gone bool) bool {
 // the view and is no reason for doubt.
 func (v *view) judgeLink(e event) bool {
 	l := *e.link
-	now := dev{index: l.index, up: l.up}
+	now := dev{index: l.index, mtu: l.mtu, up: l.up}
 	if e.gone {
 		now = dev{}
 	}

@@ -87,10 +87,11 @@ func TestJudge(t *testing.T) {
 		{"other end moves out and back", is(gone(peer(101, 1450, false)), peer(101, 1, false)), false},
 		{"other end elsewhere", is(peer(101, 1, true)), false},
 
-		{"underlay as known", is(event{link: &linkInfo{index: 3, name: "eth0", up: true}}), false},
-		{"underlay down", is(event{link: &linkInfo{index: 3, name: "eth0"}}), true},
-		{"underlay gone", is(gone(event{link: &linkInfo{index: 3, name: "eth0", up: true}})), true},
-		{"underlay address renewed", is(event{addr: &addrInfo{index: 3, prefix: prefix("10.0.0.1/24")}}), false},
+		{"underlay as known", is(event{link: &linkInfo{index: 3, name: "eth0", mtu: 1500, up: true}}), false},
+		{"underlay down", is(event{link: &linkInfo{index: 3, name: "eth0", mtu: 1500}}), true},
+		{"underlay gone", is(gone(event{link: &linkInfo{index: 3, name: "eth0", mtu: 1500, up: true}})), true},
+		{"underlay MTU", is(event{link: &linkInfo{index: 3, name: "eth0", mtu: 1400, up: true}}), true},
+		{"underlay address told", is(event{addr: &addrInfo{index: 3, prefix: prefix("10.0.0.1/24")}}), true},
 		{"underlay address gone", is(gone(event{addr: &addrInfo{index: 3, prefix: prefix("10.0.0.1/24")}})), true},
 		{"underlay IPv6 address gone", is(gone(event{addr: &addrInfo{index: 3, prefix: prefix("fd00::1/64")}})), false},
 		{"somebody's link", is(event{link: &linkInfo{index: 60, name: "docker0", kind: "bridge"}}), false},
@@ -129,7 +130,7 @@ func TestJudge(t *testing.T) {
 			l.VXLAN.Port = 8472
 			v.links["flannel.1"] = l
 			v.names[3] = "eth0"
-			v.devs["eth0"] = dev{3, true}
+			v.devs["eth0"] = dev{3, 1500, true}
 			v.blocked["route 10.77.0.0/24"] = "somebody's"
 			if got := v.judge(c.events(v), nil); (got != "") != c.doubt {
 				t.Errorf("doubt %q, want %t", got, c.doubt)

@@ -39,6 +39,7 @@ type Kernel struct {
 	doubt   atomic.Uint32
 	guarded atomic.Bool            // the last wanted state had Guards
 	kick    atomic.Pointer[func()] // rouses Watch
+	under   atomic.Pointer[string] // the device that Underlay found last
 }
 
 // What is in doubt, as bits.
@@ -161,7 +162,6 @@ func (k *Kernel) Apply(ctx context.Context, want State) Result {
 
 // remember keeps the slices that are fully in place.
 func (k *Kernel) remember(want State, failed map[string]bool) {
-	k.view.failing = len(failed) > 0
 	same := &k.view.same
 	*same = State{}
 	if !failed["neigh"] {

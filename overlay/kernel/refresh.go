@@ -125,6 +125,9 @@ func (k *Kernel) device(name string, index int) (linkInfo, bool, error) {
 // can tell when one comes or goes.
 func (k *Kernel) takeDevs(want State) error {
 	names := map[string]bool{}
+	if under := k.under.Load(); under != nil {
+		names[*under] = true
+	}
 	for _, l := range want.Links {
 		names[l.VXLAN.Dev] = true
 	}
@@ -145,7 +148,7 @@ func (k *Kernel) takeDevs(want State) error {
 		if err != nil {
 			return err
 		}
-		k.view.devs[name] = dev{index: l.index, up: l.up}
+		k.view.devs[name] = dev{index: l.index, mtu: l.mtu, up: l.up}
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type Underlay struct {
 }
 
 // Underlay finds the interface that spec describes. Its errors tell what there
-// is to choose from.
+// is to choose from. Watch wakes when what was found changes.
 func (k *Kernel) Underlay(spec UnderlaySpec) (Underlay, error) {
 	links, err := k.readLinks()
 	if err != nil {
@@ -52,7 +52,11 @@ func (k *Kernel) Underlay(spec UnderlaySpec) (Underlay, error) {
 		}
 		routes = append(routes, found...)
 	}
-	return chooseUnderlay(spec, links, addrs, routes)
+	found, err := chooseUnderlay(spec, links, addrs, routes)
+	if err == nil {
+		k.under.Store(&found.Name)
+	}
+	return found, err
 }
 
 // chooseUnderlay is the pure part of Underlay.

@@ -28,8 +28,6 @@ type view struct {
 	devs map[string]dev
 	// names holds every device's name by its index.
 	names map[int]string
-	// failing tells that something wanted is not in place.
-	failing bool
 	// same holds the slices that the maps above are known to equal, so that
 	// a diff against the very same slice costs nothing.
 	same State
@@ -71,8 +69,8 @@ type peerEnd struct{ index, mtu int }
 
 // dev is a device of somebody else's; index 0 means that there is none.
 type dev struct {
-	index int
-	up    bool
+	index, mtu int
+	up         bool
 }
 
 // acceptance is how one family's filter table stands.

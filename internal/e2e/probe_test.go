@@ -1,0 +1,240 @@
+//go:build lab
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-flannel/docker-flannel/internal/netlab"
+)
+
+// roleEnv has this binary play a role in a container's network, where busybox
+// has no tool for it.
+const roleEnv = "E2E_ROLE"
+
+const (
+	tool     = "/e2e-tool" // this binary on a host
+	echoPort = 7007
+)
+
+var roles = map[string]func(args []string) error{
+	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push,
+}
+
+// play plays the role that the environment names, if any.
+func play() {
+	role := os.Getenv(roleEnv)
+	if role == "" {
+		return
+	}
+	if err := roles[role](os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, role+":", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// equip copies this binary to a host.
+func equip(ctx context.Context, h *netlab.Host) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this binary: %w", err)
+	}
+	file, err := os.Open(exe)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = h.ExecIn(ctx, file, "sh", "-c", "cat >"+tool+" && chmod +x "+tool)
+	return err
+}
+
+// act plays a role in a container's network to its end and returns what it
+// says.
+func act(t testing.TB, h *netlab.Host, container, role string, args ...string) string {
+	t.Helper()
+	out, err := h.Exec(t.Context(), "nsenter", inside(t, h, container, role, args)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// serve plays a role in a container's network until the test ends.
+func serve(t testing.TB, h *netlab.Host, container, role string, args ...string) {
+	t.Helper()
+	p, err := h.Start("nsenter", inside(t, h, container, role, args)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+}
+
+func inside(t testing.TB, h *netlab.Host, container, role string, args []string) []string {
+	t.Helper()
+	pid := docker(t, h, "inspect", "-f", "{{.State.Pid}}", container)
+	return append([]string{"-t", pid, "-n", "env", roleEnv + "=" + role, tool}, args...)
+}
+
+// echo returns datagrams, and counts what comes over TCP.
+func echo([]string) error {
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{Port: echoPort})
+	if err != nil {
+		return err
+	}
+	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: echoPort})
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := tcp.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				n, _ := io.Copy(io.Discard, c)
+				fmt.Fprint(c, n)
+				c.Close()
+			}()
+		}
+	}()
+	b := make([]byte, 1<<16)
+	for {
+		n, from, err := udp.ReadFrom(b)
+		if err != nil {
+			return err
+		}
+		if _, err := udp.WriteTo(b[:n], from); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+}
+
+// knock returns a connected UDP socket on which the other end has answered.
+func knock(host string) (*net.UDPConn, error) {
+	c, err := net.Dial("udp4", net.JoinHostPort(host, strconv.Itoa(echoPort)))
+	if err != nil {
+		return nil, err
+	}
+	conn := c.(*net.UDPConn)
+	for range 100 { // until the other end listens
+		if err = exchange(conn, []byte("knock")); err == nil {
+			return conn, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return nil, err
+}
+
+// exchange sends a datagram and awaits the same in return.
+func exchange(c *net.UDPConn, say []byte) error {
+	if _, err := c.Write(say); err != nil {
+		return err
+	}
+	b := make([]byte, 1<<16)
+	if err := c.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
+	n, err := c.Read(b)
+	if err == nil && !bytes.Equal(b[:n], say) {
+		err = fmt.Errorf("%d bytes came back as %d others", len(say), n)
+	}
+	return err
+}
+
+// sweep exchanges datagrams of 1 to 9000 bytes, fragmented where needed.
+func sweep(args []string) error {
+	c, err := knock(args[0])
+	if err != nil {
+		return err
+	}
+	say := make([]byte, 9000)
+	for i := range say {
+		say[i] = byte(i * 7)
+	}
+	count := 0
+	for size := 1; size <= len(say); size += 1 + size/50 {
+		if err := exchange(c, say[:size]); err != nil {
+			return fmt.Errorf("datagram of %d bytes: %w", size, err)
+		}
+		count++
+	}
+	if err := exchange(c, say); err != nil {
+		return fmt.Errorf("datagram of %d bytes: %w", len(say), err)
+	}
+	fmt.Println(count + 1)
+	return nil
+}
+
+// pmtu sends datagrams that must not be fragmented until the kernel knows the
+// path's MTU, and prints it.
+func pmtu(args []string) error {
+	c, err := knock(args[0])
+	if err != nil {
+		return err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	size, path := 0, 0
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+		if size, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU); err != nil {
+			failed = errors.Join(failed, err)
+		}
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return err
+	}
+	for range 20 {
+		// The first one that is too large learns the MTU from the router's
+		// answer, the next is refused at once.
+		if _, err := c.Write(make([]byte, size-28)); errors.Is(err, unix.EMSGSIZE) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	err = raw.Control(func(fd uintptr) { path, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
+	fmt.Println(path)
+	return errors.Join(err, failed)
+}
+
+// push sends a megabyte over TCP and checks how much has come.
+func push(args []string) error {
+	c, err := net.DialTimeout("tcp4", net.JoinHostPort(args[0], strconv.Itoa(echoPort)), 5*time.Second)
+	if err != nil {
+		return err
+	}
+	const total = 1 << 20
+	if err := c.SetDeadline(time.Now().Add(15 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := c.Write(make([]byte, total)); err != nil {
+		return err
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	said, err := io.ReadAll(c)
+	if err != nil {
+		return err
+	}
+	if string(said) != strconv.Itoa(total) {
+		return fmt.Errorf("%s of %d bytes came", said, total)
+	}
+	return nil
+}
