@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"testing"
@@ -29,7 +30,7 @@ const (
 )
 
 var roles = map[string]func(args []string) error{
-	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push,
+	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push, "flanneld": flanneld,
 }
 
 // play plays the role that the environment names, if any.
@@ -237,4 +238,44 @@ func push(args []string) error {
 		return fmt.Errorf("%s of %d bytes came", said, total)
 	}
 	return nil
+}
+
+// flanneld carries packets between the TUN device flannel0 and one peer as stock
+// flannel's udp backend does, one by one.
+func flanneld(args []string) error {
+	tun, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	req, err := unix.NewIfreq("flannel0")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(tun, unix.TUNSETIFF, req); err != nil {
+		return err
+	}
+	peer := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(args[1]))
+	sock, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(args[0])))
+	if err != nil {
+		return err
+	}
+	go func() {
+		b := make([]byte, 2048)
+		for {
+			if n, _, err := sock.ReadFrom(b); err == nil {
+				_, _ = unix.Write(tun, b[:n])
+			}
+		}
+	}()
+	b := make([]byte, 2048)
+	for {
+		n, err := unix.Read(tun, b)
+		if err != nil {
+			return err
+		}
+		if _, err := sock.WriteTo(b[:n], peer); err != nil {
+			return err
+		}
+	}
 }
