@@ -1,0 +1,70 @@
+package udp
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+func place(backend string) overlay.Self {
+	addr := netip.MustParseAddr("192.0.2.1")
+	cfg := overlay.Config{Network: netip.MustParsePrefix("10.5.0.0/16")}
+	cfg.Backend.Raw = []byte(backend)
+	return overlay.Self{
+		Config: cfg, Subnet: netip.MustParsePrefix("10.5.7.0/24"), Bridge: "fl-0123456789ab",
+		Underlay: kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
+	}
+}
+
+func held(subnet, host, backend string) overlay.Lease {
+	return overlay.Lease{Subnet: netip.MustParsePrefix(subnet), PublicIP: netip.MustParseAddr(host), BackendType: backend}
+}
+
+func TestPublish(t *testing.T) {
+	pub, err := Backend{}.Publish(place(""))
+	if err != nil || pub.Type != "" || pub.Data != nil || pub.MTU != 1500 || pub.Overhead != 28 {
+		t.Errorf("%+v, %v", pub, err)
+	}
+	six := place("")
+	six.Underlay.Addr = netip.MustParseAddr("fd00::1")
+	for name, self := range map[string]overlay.Self{
+		"port 70000 is outside 1-65535": place(`{"Port":70000}`),
+		"read the config's Backend":     place(`{"Port":"x"}`),
+		"fd00::1 of interface eth0":     six,
+	} {
+		if _, err := (Backend{}).Publish(self); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v, want %q", err, name)
+		}
+	}
+}
+
+func TestPlan(t *testing.T) {
+	state, junk := Backend{}.Plan(place(""), []overlay.Lease{
+		held("10.5.9.0/24", "192.0.2.2", ""),
+		held("10.5.10.0/24", "192.0.2.3", "udp"),
+		held("10.5.11.0/24", "192.0.2.4", "vxlan"),
+		held("10.5.12.0/24", "fd00::5", ""),
+	})
+	want := `sysctl ipv4/conf/flannel0/accept_local = 1
+sysctl ipv6/conf/flannel0/disable_ipv6 = 1
+link flannel0 tun mtu 1472
+addr flannel0 10.5.7.0/32
+route 10.5.0.0/16 dev flannel0
+forward in fl-0123456789ab out flannel0 src 10.5.7.0/24 dst 10.5.0.0/16
+forward in flannel0 out fl-0123456789ab src 10.5.0.0/16 dst 10.5.7.0/24
+guard in flannel0
+guard out flannel0`
+	if got := strings.TrimSpace(state.String()); got != want {
+		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
+	}
+	if len(junk) != 2 || !strings.Contains(junk[0].Reason, `192.0.2.4 uses backend "vxlan", this host "udp"`) || !strings.Contains(junk[1].Reason, "fd00::5 is not IPv4") {
+		t.Errorf("skipped %v", junk)
+	}
+	other, _ := Backend{}.Plan(place(`{"Type":"udp","Port":9000}`), nil)
+	if other.Links[0].Name != "flannel9000" {
+		t.Errorf("device %s", other.Links[0].Name)
+	}
+}
