@@ -15,7 +15,7 @@ all: plugin
 plugin: $(ROOTFS)/flannel build/plugin/config.json
 
 $(ROOTFS)/flannel: $(SOURCES)
-	mkdir -p $(addprefix $(ROOTFS)/,data certs host/plugins host/sysnet run/docker/plugins)
+	mkdir -p $(addprefix $(ROOTFS)/,data certs host/plugins host/sysnet host/run run/docker/plugins)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ .
 
 build/plugin/config.json: config.json

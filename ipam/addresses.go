@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
 )
@@ -86,6 +88,7 @@ func (c *Clerk) take(ctx context.Context, id string, want netip.Addr, owner stri
 			c.mu.Unlock()
 			return nil, netip.Addr{}, false, err
 		}
+		p.asked[addr] = time.Now()
 		if fresh {
 			p.unsaved[addr] = make(chan struct{})
 		}
@@ -154,6 +157,20 @@ func (c *Clerk) release(id string, addr netip.Addr) (bool, error) {
 		return false, fmt.Errorf("address %s: being handed out at this moment; release it once it is in use", addr)
 	}
 	return p.Release(addr), nil
+}
+
+// Reclaim frees an address that no container has, and tells whether it did. It
+// does not where the address is held by another by now, or was answered to the
+// engine since unasked.
+func (c *Clerk) Reclaim(subnet netip.Prefix, h Holding, unasked time.Time) (bool, error) {
+	c.mu.Lock()
+	p := c.pools[subnet]
+	freed := p != nil && slices.Contains(p.Held(), h) && !p.asked[h.Addr].After(unasked) && p.Release(h.Addr)
+	c.mu.Unlock()
+	if !freed {
+		return false, nil
+	}
+	return true, c.commit()
 }
 
 // lookup returns a pool by the id that RequestPool answered, or nil; the caller

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
 
@@ -51,6 +52,7 @@ type pool struct {
 	// unsaved holds the addresses whose taking is not on disk yet. Until
 	// the channel closes they belong to the call that took them.
 	unsaved map[netip.Addr]chan struct{}
+	asked   map[netip.Addr]time.Time // when this process last answered with the address
 }
 
 // saved is the content of the state file.
@@ -105,7 +107,7 @@ func (c *Clerk) restore(state saved) error {
 }
 
 func newPool(network string, a *Allocator) *pool {
-	return &pool{Allocator: a, network: network, unsaved: map[netip.Addr]chan struct{}{}}
+	return &pool{Allocator: a, network: network, unsaved: map[netip.Addr]chan struct{}{}, asked: map[netip.Addr]time.Time{}}
 }
 
 // snapshot is what the state file is to hold.

@@ -118,6 +118,19 @@ func (o *Overlay) Detach(ctx context.Context, id string) error {
 	return o.giveBack(ctx, n)
 }
 
+// Attachments are the Docker networks of this host.
+func (o *Overlay) Attachments() []Attachment {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var all []Attachment
+	for _, n := range o.sorted() {
+		if n.Docker != nil {
+			all = append(all, Attachment{*n.Docker, slices.Clone(n.Ports)})
+		}
+	}
+	return all
+}
+
 // AddPort records a container's port. It is idempotent.
 func (o *Overlay) AddPort(_ context.Context, p Port) error {
 	if err := o.addPort(p); err != nil {

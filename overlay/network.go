@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
@@ -42,6 +43,17 @@ type Port struct {
 	Addr     netip.Addr // inside the network's subnet
 	MAC      kernel.MAC
 	MTU      int // bytes, of the container's interface; AddPort sets it
+}
+
+// Attachment is a Docker network and its ports.
+type Attachment struct {
+	Bridge
+	Ports []Port
+}
+
+// Holds tells whether a port has the address.
+func (a Attachment) Holds(addr netip.Addr) bool {
+	return slices.ContainsFunc(a.Ports, func(p Port) bool { return p.Addr == addr })
 }
 
 // Joined tells the engine how to plug a port into a container.

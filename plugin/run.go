@@ -43,6 +43,7 @@ type Paths struct {
 	Managed string // socket of the managed plugin
 	Legacy  string // socket by which the plain name flannel is found
 	SysNet  string // the host's /proc/sys/net
+	Engine  string // socket of the engine's API
 }
 
 // DefaultPaths are those of config.json.
@@ -51,11 +52,10 @@ var DefaultPaths = Paths{
 	Managed: "/run/docker/plugins/flannel.sock",
 	Legacy:  "/host/plugins/flannel.sock",
 	SysNet:  "/host/sysnet",
+	Engine:  "/host/run/docker.sock",
 }
 
 const (
-	// leaseTTL is flannel's.
-	leaseTTL = 24 * time.Hour
 	// drain is how long calls under way may take at a stop; the engine kills
 	// the plugin after 10 s.
 	drain = 5 * time.Second
@@ -86,6 +86,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return doors.serve(ctx, routes(p.driver, p.ipam, log)) })
 	g.Go(func() error { return p.overlay.Run(ctx) })
+	g.Go(func() error { return p.sweeper.run(ctx) })
 	if p.embedded != nil {
 		g.Go(func() error { return p.embedded.run(ctx) })
 	}
@@ -108,6 +109,7 @@ type parts struct {
 	overlay  *overlay.Overlay
 	driver   *driver.Clerk
 	ipam     *ipam.Clerk
+	sweeper  *sweeper
 	embedded *keeper // nil with an etcd of one's own
 	close    func()
 }
@@ -132,8 +134,12 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), client.Close())
 	}
+	engine, err := dialEngine(paths.Engine)
+	if err != nil {
+		return nil, errors.Join(err, kern.Close(), client.Close())
+	}
 	p.close = func() {
-		if err := errors.Join(kern.Close(), client.Close()); err != nil {
+		if err := errors.Join(engine.Close(), kern.Close(), client.Close()); err != nil {
 			log.Warn("close", "error", err)
 		}
 	}
@@ -144,7 +150,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
-		MTU: s.MTU, TTL: leaseTTL, Log: log,
+		MTU: s.MTU, TTL: s.LeaseTTL, Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)
@@ -154,6 +160,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		return nil, err
 	}
 	p.driver = driver.New(p.overlay)
+	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, log: log}
 	return p, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
@@ -31,6 +32,7 @@ type Settings struct {
 	Iface      string
 	PublicIP   netip.Addr
 	MTU        int // bytes; 0 for the largest possible
+	LeaseTTL   time.Duration
 	LogLevel   slog.Level
 	configText [3]string
 }
@@ -65,6 +67,7 @@ var AllSettings = []Setting{
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
+	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
 }
 
@@ -241,6 +244,18 @@ func readMTU(s *Settings, value string) error {
 		return fmt.Errorf("give a number of bytes from %d to %d, or 0", minMTU, maxMTU)
 	}
 	s.MTU = mtu
+	return nil
+}
+
+// minLeaseTTL is three renewals, each with time for etcd to answer.
+const minLeaseTTL = 10 * time.Second
+
+func readLeaseTTL(s *Settings, value string) error {
+	ttl, err := time.ParseDuration(value)
+	if err != nil || ttl < minLeaseTTL || ttl%time.Second != 0 {
+		return fmt.Errorf("give whole seconds, minutes or hours of at least %s, such as 24h", minLeaseTTL)
+	}
+	s.LeaseTTL = ttl
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 // Claim makes one subnet this host's, by compare-and-swap on everything it
 // decided upon, and decides anew as long as another host was faster. On a
 // network with IPv6 it claims no IPv6 subnet, but keeps one that the host's
-// lease has. The time to live of a lease that is kept does not change.
+// lease has. A lease that is kept gets the claim's time to live.
 func (s *Store) Claim(ctx context.Context, network string, claim overlay.Claim) (overlay.Lease, error) {
 	k, err := newKeys(s.prefix, network)
 	if err != nil {
@@ -137,7 +137,8 @@ func (c *claimer) drop(ctx context.Context, stale []held, sameConfig clientv3.Cm
 }
 
 // keep renews a lease that this host holds, and writes the claim over its data
-// where that differs. The key stays on its etcd lease; a reservation has none.
+// where that differs. The key stays on its etcd lease, unless that has another
+// time to live; a reservation has none.
 func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (overlay.Lease, bool, error) {
 	l := h.lease
 	l.PublicIP = c.claim.PublicIP
@@ -146,8 +147,13 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 	if err != nil {
 		return l, false, err
 	}
+	etcdID := h.etcdID
 	if !l.Reserved {
-		err := c.store.renew(ctx, h.etcdID)
+		ttl, err := c.store.renew(ctx, h.etcdID)
+		if err == nil && ttl != seconds(c.claim.TTL) {
+			err = c.grant(ctx)
+			etcdID = c.etcdID
+		}
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return l, false, nil
 		}
@@ -156,17 +162,29 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 		}
 	}
 	var put []clientv3.Op
-	if !bytes.Equal(value, h.raw) {
-		put = append(put, clientv3.OpPut(h.key, string(value), clientv3.WithLease(h.etcdID)))
+	if etcdID != h.etcdID || !bytes.Equal(value, h.raw) {
+		put = append(put, clientv3.OpPut(h.key, string(value), clientv3.WithLease(etcdID)))
 	}
 	done, err := c.store.commit(ctx, []clientv3.Cmp{sameConfig, unchanged(h)}, put...)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		c.etcdID = clientv3.NoLease
 		return l, false, nil
 	}
 	if done {
+		if etcdID != h.etcdID {
+			c.etcdID = h.etcdID // not used any more
+		}
 		c.giveBack(ctx)
 	}
 	return l, done, err
+}
+
+// grant makes an etcd lease, unless one is left of an earlier attempt.
+func (c *claimer) grant(ctx context.Context) (err error) {
+	if c.etcdID == clientv3.NoLease {
+		c.etcdID, err = c.store.grant(ctx, c.claim.TTL)
+	}
+	return err
 }
 
 // create makes the subnet's key on an etcd lease of its own.
@@ -181,10 +199,8 @@ func (c *claimer) create(ctx context.Context, subnet netip.Prefix, sameConfig cl
 	if err != nil {
 		return l, false, err
 	}
-	if c.etcdID == clientv3.NoLease {
-		if c.etcdID, err = c.store.grant(ctx, c.claim.TTL); err != nil {
-			return l, false, err
-		}
+	if err := c.grant(ctx); err != nil {
+		return l, false, err
 	}
 	key := c.keys.lease(subnet, netip.Prefix{})
 	done, err := c.store.commit(ctx, []clientv3.Cmp{sameConfig, c.keys.free(subnet)},

@@ -29,7 +29,7 @@ func (s *Store) keep(ctx context.Context, k keys, lease overlay.Lease) error {
 	if err != nil || h.lease.Reserved {
 		return err
 	}
-	err = s.renew(ctx, h.etcdID)
+	_, err = s.renew(ctx, h.etcdID)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return fmt.Errorf("%w: it has just expired", overlay.ErrLeaseLost)
 	}
@@ -116,19 +116,25 @@ func (s *Store) commit(ctx context.Context, cmps []clientv3.Cmp, ops ...clientv3
 func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
-	seconds := (ttl + time.Second - 1) / time.Second
-	resp, err := s.client.Grant(ctx, int64(seconds))
+	resp, err := s.client.Grant(ctx, seconds(ttl))
 	if err != nil {
 		return clientv3.NoLease, err
 	}
 	return resp.ID, nil
 }
 
-func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) error {
+// seconds is a time to live as etcd counts it.
+func seconds(ttl time.Duration) int64 { return int64((ttl + time.Second - 1) / time.Second) }
+
+// renew renews an etcd lease and returns its time to live in seconds.
+func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) (int64, error) {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
-	_, err := s.client.KeepAliveOnce(ctx, id)
-	return err
+	resp, err := s.client.KeepAliveOnce(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return resp.TTL, nil
 }
 
 // revoke ends an etcd lease; one that has ended already is no error.

@@ -333,3 +333,28 @@ func testFull(t *testing.T, w *world) {
 	}
 	w.checkLeases(t)
 }
+
+// A claim with another time to live changes that of the lease it keeps.
+func testClaimTTL(t *testing.T, w *world) {
+	w.configure(t, stockConfig)
+	c := claimOf(1)
+	first := w.claim(t, c)
+	key := "/subnets/" + formatSubnet(first.Subnet, netip.Prefix{})
+	before := w.etcdLease(t, key)
+	for _, ttl := range []time.Duration{time.Hour, 2 * time.Hour, 30 * time.Second} {
+		c.TTL = ttl
+		if l := w.claim(t, c); l.Subnet != first.Subnet {
+			t.Errorf("TTL %s: lease %s, not %s", ttl, l.Subnet, first.Subnet)
+		}
+		id := w.etcdLease(t, key)
+		if same := id == before; same != (ttl == time.Hour) {
+			t.Errorf("TTL %s: same etcd lease %t", ttl, same)
+		}
+		got, err := w.client.TimeToLive(t.Context(), id)
+		if err != nil || got.GrantedTTL != int64(ttl/time.Second) {
+			t.Errorf("TTL %s: %+v, %v", ttl, got, err)
+		}
+		before = id
+	}
+	w.checkLeases(t)
+}

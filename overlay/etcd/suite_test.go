@@ -28,6 +28,7 @@ func suite(t *testing.T, endpoint string) {
 		"ClaimMust":         testClaimMust,
 		"ClaimStale":        testClaimStale,
 		"ClaimTwice":        testClaimTwice,
+		"ClaimTTL":          testClaimTTL,
 		"ClaimRespectsJunk": testClaimRespectsJunk,
 		"ClaimDualStack":    testClaimDualStack,
 		"ClaimCancelled":    testClaimCancelled,

@@ -117,6 +117,16 @@ func (w *world) value(t testing.TB, key string) (value string, leased bool) {
 	return string(got.Kvs[0].Value), got.Kvs[0].Lease != 0
 }
 
+// etcdLease returns a key's etcd lease.
+func (w *world) etcdLease(t testing.TB, key string) clientv3.LeaseID {
+	t.Helper()
+	got, err := w.client.Get(t.Context(), w.prefix+key)
+	if err != nil || len(got.Kvs) == 0 {
+		t.Fatalf("get %s: %v, %v", key, got, err)
+	}
+	return clientv3.LeaseID(got.Kvs[0].Lease)
+}
+
 // modified returns a key's revision.
 func (w *world) modified(t testing.TB, key string) int64 {
 	t.Helper()

@@ -1,0 +1,182 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+	api "github.com/docker/go-plugins-helpers/ipam"
+
+	clerk "github.com/docker-flannel/docker-flannel/ipam"
+	"github.com/docker-flannel/docker-flannel/overlay"
+)
+
+const (
+	// sweepEvery is the time between two looks. What the engine did not know
+	// in two of them is reclaimed: a container that is being started has its
+	// endpoint here a moment before the engine shows it.
+	sweepEvery = 15 * time.Second
+	// engineTimeout bounds a call to the engine, which at its start holds
+	// calls back for as long as it starts containers.
+	engineTimeout = 10 * time.Second
+)
+
+// engine is what the sweep asks of Docker's API.
+type engine interface {
+	NetworkInspect(ctx context.Context, id string, options network.InspectOptions) (network.Inspect, error)
+}
+
+// sweeper takes back endpoints, addresses and networks that the engine has
+// forgotten, because it could not reach the plugin when they went. It is no
+// part of any call: an engine that waits for the plugin answers nobody.
+type sweeper struct {
+	engine  engine
+	overlay books
+	ipam    addresses
+	log     *slog.Logger
+	suspect map[string]time.Time // what the engine did not know in the last round, and since when
+}
+
+// books is what the sweep asks of the overlay room.
+type books interface {
+	Attachments() []overlay.Attachment
+	RemovePort(ctx context.Context, network, endpoint string) error
+	Detach(ctx context.Context, id string) error
+}
+
+// addresses is what the sweep asks of the address clerk.
+type addresses interface {
+	Addresses() map[netip.Prefix][]clerk.Holding
+	Reclaim(subnet netip.Prefix, h clerk.Holding, unasked time.Time) (bool, error)
+	ReleasePool(ctx context.Context, req *api.ReleasePoolRequest) error
+}
+
+// dialEngine prepares the way to the engine's API.
+func dialEngine(socket string) (*client.Client, error) {
+	c, err := client.NewClientWithOpts(client.WithHost("unix://"+socket), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("prepare the connection to the engine at %s: %w", socket, err)
+	}
+	return c, nil
+}
+
+// run sweeps until ctx ends.
+func (s *sweeper) run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.round(ctx, time.Now())
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// round looks once and reclaims what was suspect before.
+func (s *sweeper) round(ctx context.Context, now time.Time) {
+	before := s.suspect
+	s.suspect = map[string]time.Time{}
+	held := s.ipam.Addresses()
+	for _, a := range s.overlay.Attachments() {
+		known, err := s.ask(ctx, a.ID)
+		if err != nil {
+			s.log.Debug("the engine does not tell what it knows of a network", "network", a.ID, "error", err)
+			continue
+		}
+		check := func(what string, reclaim func(since time.Time) error) {
+			since, again := before[what]
+			if !again {
+				s.suspect[what] = now
+				return
+			}
+			if err := reclaim(since); err != nil {
+				s.log.Warn("not reclaimed, trying on", "what", what, "error", err)
+				s.suspect[what] = since
+			}
+		}
+		if known == nil {
+			check("network "+a.ID, func(time.Time) error { return s.drop(ctx, a) })
+			continue
+		}
+		for _, p := range a.Ports {
+			if !known.endpoints[p.Endpoint] {
+				check("endpoint "+p.Endpoint, func(since time.Time) error { return s.dropPort(ctx, a, p, held[a.Subnet], since) })
+			}
+		}
+		for _, h := range held[a.Subnet] {
+			if h.Owner != "" && !known.addrs[h.Addr] && !a.Holds(h.Addr) {
+				check(fmt.Sprintf("address %s of %s", h.Addr, h.Owner), func(since time.Time) error { return s.dropAddr(a, h, since) })
+			}
+		}
+	}
+}
+
+// view is what the engine knows of a network.
+type view struct {
+	endpoints map[string]bool
+	addrs     map[netip.Addr]bool
+}
+
+// ask returns nil where the engine knows no such network.
+func (s *sweeper) ask(ctx context.Context, id string) (*view, error) {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	found, err := s.engine.NetworkInspect(ctx, id, network.InspectOptions{})
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v := &view{endpoints: map[string]bool{}, addrs: map[netip.Addr]bool{}}
+	for _, c := range found.Containers {
+		v.endpoints[c.EndpointID] = true
+		if p, err := netip.ParsePrefix(c.IPv4Address); err == nil {
+			v.addrs[p.Addr()] = true
+		}
+	}
+	return v, nil
+}
+
+// drop removes a Docker network; the lease goes with it.
+func (s *sweeper) drop(ctx context.Context, a overlay.Attachment) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	if err := s.overlay.Detach(ctx, a.ID); err != nil {
+		return err
+	}
+	if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: a.Subnet.String()}); err != nil {
+		return err
+	}
+	s.log.Warn("a network that the engine has forgotten was removed", "network", a.ID, "subnet", a.Subnet, "ports", len(a.Ports))
+	return nil
+}
+
+// dropPort removes an endpoint and its address.
+func (s *sweeper) dropPort(ctx context.Context, a overlay.Attachment, p overlay.Port, held []clerk.Holding, since time.Time) error {
+	if err := s.overlay.RemovePort(ctx, a.ID, p.Endpoint); err != nil {
+		return err
+	}
+	s.log.Info("an endpoint that the engine has forgotten was removed", "endpoint", p.Endpoint, "address", p.Addr)
+	for _, h := range held {
+		if h.Addr == p.Addr {
+			return s.dropAddr(a, h, since)
+		}
+	}
+	return nil
+}
+
+func (s *sweeper) dropAddr(a overlay.Attachment, h clerk.Holding, since time.Time) error {
+	freed, err := s.ipam.Reclaim(a.Subnet, h, since)
+	if freed {
+		s.log.Info("an address that no container has is free again", "address", h.Addr, "mac", h.Owner)
+	}
+	return err
+}

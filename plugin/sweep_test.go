@@ -1,0 +1,146 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/network"
+	api "github.com/docker/go-plugins-helpers/ipam"
+
+	clerk "github.com/docker-flannel/docker-flannel/ipam"
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
+
+// daemon is an engine that knows some networks and, by id, their endpoints'
+// addresses.
+type daemon struct {
+	networks map[string]map[string]string
+	down     error
+}
+
+func (d *daemon) NetworkInspect(_ context.Context, id string, _ network.InspectOptions) (network.Inspect, error) {
+	if d.down != nil {
+		return network.Inspect{}, d.down
+	}
+	known, ok := d.networks[id]
+	if !ok {
+		return network.Inspect{}, fmt.Errorf("network %s: %w", id, errdefs.ErrNotFound)
+	}
+	found := network.Inspect{ID: id, Containers: map[string]network.EndpointResource{}}
+	for endpoint, addr := range known {
+		found.Containers["c"+endpoint] = network.EndpointResource{EndpointID: endpoint, IPv4Address: addr}
+	}
+	return found, nil
+}
+
+// ledger is the books of both clerks' rooms.
+type ledger struct {
+	attached []overlay.Attachment
+	held     map[netip.Prefix][]clerk.Holding
+	asked    time.Time // of every address
+}
+
+func (l *ledger) Attachments() []overlay.Attachment           { return slices.Clone(l.attached) }
+func (l *ledger) Addresses() map[netip.Prefix][]clerk.Holding { return l.held }
+func (l *ledger) ReleasePool(context.Context, *api.ReleasePoolRequest) error {
+	l.held = nil
+	return nil
+}
+
+func (l *ledger) RemovePort(_ context.Context, _, endpoint string) error {
+	a := &l.attached[0]
+	a.Ports = slices.DeleteFunc(slices.Clone(a.Ports), func(p overlay.Port) bool { return p.Endpoint == endpoint })
+	return nil
+}
+
+func (l *ledger) Detach(context.Context, string) error {
+	l.attached = nil
+	return nil
+}
+
+func (l *ledger) Reclaim(subnet netip.Prefix, h clerk.Holding, unasked time.Time) (bool, error) {
+	if l.asked.After(unasked) {
+		return false, nil
+	}
+	l.held[subnet] = slices.DeleteFunc(slices.Clone(l.held[subnet]), func(o clerk.Holding) bool { return o == h })
+	return true, nil
+}
+
+func (l *ledger) text() string {
+	text := ""
+	for _, a := range l.attached {
+		text += a.ID
+		for _, p := range a.Ports {
+			text += " " + p.Endpoint
+		}
+	}
+	for _, held := range l.held {
+		text += ":"
+		for _, h := range held {
+			text += " " + h.Addr.String()
+		}
+	}
+	return text
+}
+
+func TestSweep(t *testing.T) {
+	subnet := netip.MustParsePrefix("10.5.7.0/24")
+	port := func(endpoint string, last byte) overlay.Port {
+		return overlay.Port{Network: "net", Endpoint: endpoint, Addr: netip.AddrFrom4([4]byte{10, 5, 7, last}), MAC: kernel.MAC{2, 0, 0, 0, 0, last}}
+	}
+	holding := func(last byte, owner string) clerk.Holding {
+		return clerk.Holding{Addr: netip.AddrFrom4([4]byte{10, 5, 7, last}), Owner: owner}
+	}
+	// The engine knows ep2 and has, without an endpoint of ours yet, .4; .3 is
+	// of an endpoint that is gone, .5 of nobody, .9 an --aux-address.
+	all := "net ep2 ep3: 10.5.7.2 10.5.7.3 10.5.7.4 10.5.7.5 10.5.7.9"
+	for _, c := range []struct {
+		name  string
+		twice func(d *daemon, l *ledger) // between the two rounds
+		want  string
+	}{
+		{"forgotten", func(*daemon, *ledger) {}, "net ep2: 10.5.7.2 10.5.7.4 10.5.7.9"},
+		{"shown later", func(d *daemon, _ *ledger) {
+			d.networks["net"]["ep3"], d.networks["net"]["ep5"] = "10.5.7.3/24", "10.5.7.5/24"
+		}, all},
+		{"asked for meanwhile", func(_ *daemon, l *ledger) { l.asked = time.Now().Add(time.Hour) }, "net ep2: 10.5.7.2 10.5.7.3 10.5.7.4 10.5.7.5 10.5.7.9"},
+		{"engine silent", func(d *daemon, _ *ledger) { d.down = errors.New("no answer") }, all},
+		{"network gone for a moment", func(d *daemon, _ *ledger) { delete(d.networks, "net") }, all},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := &daemon{networks: map[string]map[string]string{"net": {"ep2": "10.5.7.2/24", "ep4": "10.5.7.4/24"}}}
+			l := &ledger{
+				attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}, Ports: []overlay.Port{port("ep2", 2), port("ep3", 3)}}},
+				held:     map[netip.Prefix][]clerk.Holding{subnet: {holding(2, "m2"), holding(3, "m3"), holding(4, "m4"), holding(5, "m5"), holding(9, "")}},
+			}
+			s := &sweeper{engine: d, overlay: l, ipam: l, log: slog.New(slog.DiscardHandler)}
+			s.round(t.Context(), time.Now())
+			if got := l.text(); got != all {
+				t.Fatalf("after one look: %s", got)
+			}
+			c.twice(d, l)
+			s.round(t.Context(), time.Now())
+			if got := l.text(); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+	t.Run("network gone", func(t *testing.T) {
+		l := &ledger{attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}}}}
+		s := &sweeper{engine: &daemon{}, overlay: l, ipam: l, log: slog.New(slog.DiscardHandler)}
+		for range 2 {
+			s.round(t.Context(), time.Now())
+		}
+		if got := l.text(); got != "" {
+			t.Errorf("left: %s", got)
+		}
+	})
+}
