@@ -1,6 +1,6 @@
 //go:build lab
 
-package probe
+package probe_test
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+	"github.com/docker-flannel/docker-flannel/overlay/probe"
 )
 
 // host is a network namespace with a NIC, tap0, that this process plays, and a
@@ -60,7 +61,6 @@ func newHost(t testing.TB, n byte) *host {
 		return err
 	})
 	t.Cleanup(func() { _ = h.k.Close() })
-	h.offload(kernel.Kept)
 	return h
 }
 
@@ -196,6 +196,15 @@ func newPair(t testing.TB) *pair {
 	return p
 }
 
+// joinByHand gives both hosts their vxlan devices.
+func joinByHand(t testing.TB) *pair {
+	t.Helper()
+	p := newPair(t)
+	p.a.offload(kernel.Kept)
+	p.b.offload(kernel.Kept)
+	return p
+}
+
 // connect opens a TCP connection from a to b.
 func (p *pair) connect(t testing.TB) error {
 	t.Helper()
@@ -219,11 +228,11 @@ func (p *pair) connect(t testing.TB) error {
 }
 
 // expect probes from a to b.
-func (p *pair) expect(t testing.TB, when string, want Verdict) {
+func (p *pair) expect(t testing.TB, when string, want probe.Verdict) {
 	t.Helper()
 	p.a.do(func() error {
 		began := time.Now()
-		got, err := UDP{}.Checksums(t.Context(), vtep(1), vtep(2))
+		got, err := probe.UDP{}.Checksums(t.Context(), vtep(1), vtep(2))
 		t.Logf("%s: %s after %s", when, got, time.Since(began).Round(time.Millisecond))
 		if got != want {
 			t.Errorf("%s: %s, want %s", when, got, want)
@@ -235,8 +244,8 @@ func (p *pair) expect(t testing.TB, when string, want Verdict) {
 // TestFault has the fault, finds it and mends it.
 func TestFault(t *testing.T) {
 	t.Parallel()
-	p := newPair(t)
-	p.expect(t, "sound NIC", Healthy)
+	p := joinByHand(t)
+	p.expect(t, "sound NIC", probe.Healthy)
 	if err := p.connect(t); err != nil {
 		t.Fatalf("sound NIC: %v", err)
 	}
@@ -245,14 +254,14 @@ func TestFault(t *testing.T) {
 	if err := p.connect(t); err == nil {
 		t.Fatal("blind NIC: TCP connects")
 	}
-	p.expect(t, "blind NIC", Faulty)
+	p.expect(t, "blind NIC", probe.Faulty)
 	p.a.offload(kernel.Off)
 	if err := p.connect(t); err != nil {
 		t.Errorf("offload off: %v", err)
 	}
-	p.expect(t, "offload off", Healthy)
+	p.expect(t, "offload off", probe.Healthy)
 	p.a.offload(kernel.On)
-	p.expect(t, "offload on again", Faulty)
+	p.expect(t, "offload on again", probe.Faulty)
 }
 
 // TestSilence: what keeps answers back is no fault.
@@ -264,19 +273,19 @@ func TestSilence(t *testing.T) {
 	for _, c := range []struct {
 		name, onB string
 		blind     bool
-		want      Verdict
+		want      probe.Verdict
 	}{
-		{"firewall", drop, false, Undetermined},
-		{"firewall, blind NIC", drop, true, Undetermined},
-		{"firewall that rejects", reject, false, Healthy},
-		{"firewall that rejects, blind NIC", reject, true, Faulty},
-		{"no answer left", "sysctl -q net.ipv4.icmp_ratelimit=100000", false, Undetermined},
-		{"two answers left, blind NIC", "sysctl -q net.ipv4.icmp_ratelimit=25000", true, Undetermined},
-		{"peer down", "ip link set tap0 down", false, Undetermined},
+		{"firewall", drop, false, probe.Undetermined},
+		{"firewall, blind NIC", drop, true, probe.Undetermined},
+		{"firewall that rejects", reject, false, probe.Healthy},
+		{"firewall that rejects, blind NIC", reject, true, probe.Faulty},
+		{"no answer left", "sysctl -q net.ipv4.icmp_ratelimit=100000", false, probe.Undetermined},
+		{"two answers left, blind NIC", "sysctl -q net.ipv4.icmp_ratelimit=25000", true, probe.Undetermined},
+		{"peer down", "ip link set tap0 down", false, probe.Undetermined},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t)
+			p := joinByHand(t)
 			p.blind.Store(c.blind)
 			p.b.sh(c.onB)
 			p.expect(t, c.name, c.want)
@@ -287,19 +296,20 @@ func TestSilence(t *testing.T) {
 // TestLimit uses the peer's answers up, and is patient.
 func TestLimit(t *testing.T) {
 	t.Parallel()
-	p := newPair(t)
+	p := joinByHand(t)
 	p.a.do(func() error {
+		c, err := net.ListenPacket("udp", netip.AddrPortFrom(vtep(1), 0).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		closed := net.UDPAddrFromAddrPort(netip.AddrPortFrom(vtep(2), 9))
 		for range 20 {
-			c, err := dial(t.Context(), vtep(1), netip.AddrPortFrom(vtep(2), firstPort), false)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if _, err := c.Write([]byte{0}); err != nil {
+			if _, err := c.WriteTo([]byte{0}, closed); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	p.expect(t, "limited", Healthy)
+	p.expect(t, "limited", probe.Healthy)
 }
