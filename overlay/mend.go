@@ -39,6 +39,9 @@ type mending struct {
 
 func newMending() mending { return mending{news: make(chan struct{}, 1)} }
 
+// begin asks anew for another Docker network; the caller holds Overlay.mu.
+func (m *mending) begin() { m.settled, m.tries = platform{}, 0 }
+
 // txSum is what the network's device is to do about checksums.
 func (n *network) txSum() kernel.Offload {
 	switch {
@@ -63,19 +66,12 @@ func (o *Overlay) mend(ctx context.Context, n *network) error {
 		t, open := o.trial(n)
 		switch {
 		case !open:
-			wait(ctx, n.mending.news)
+			await(ctx, n.mending.news)
 		case !o.decide(ctx, n, t):
-			wait(ctx, time.After(retry.next()))
+			await(ctx, time.After(retry.next()))
 		}
 	}
 	return ctx.Err()
-}
-
-func wait[T any](ctx context.Context, c <-chan T) {
-	select {
-	case <-c:
-	case <-ctx.Done():
-	}
 }
 
 // trial is what to ask the peers of a network.
@@ -103,6 +99,7 @@ func (o *Overlay) trial(n *network) (t trial, open bool) {
 	plan, _ := backend.Plan(self, others(self, n.peers))
 	link := slices.IndexFunc(plan.Links, func(l kernel.Link) bool { return l.TxSum == kernel.Off })
 	if link < 0 {
+		n.mending.settled = t.here
 		return t, false
 	}
 	t.device = plan.Links[link].Name
