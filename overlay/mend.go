@@ -153,6 +153,8 @@ func (o *Overlay) decide(ctx context.Context, n *network, t trial) bool {
 		log.Warn("TCP and UDP packets reach a peer only without a checksum, and transmit checksum offload is not the cause: it is on again; look for what changes or drops packets between the hosts", "peer", peer)
 	case t.off:
 		log.Warn("transmit checksum offload spoils the TCP and UDP packets to other hosts, so it is off: they arrive, and throughput is lower", "peer", peer)
+	default:
+		log.Debug("transmit checksum offload works", "peer", peer)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
