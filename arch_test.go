@@ -17,13 +17,14 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // free to look further.
 var rooms = map[string][]string{
 	".":                  {"plugin"},
-	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan"},
+	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
-	"overlay":            {"overlay/kernel", "internal/statefile"},
+	"overlay":            {"overlay/kernel", "overlay/probe", "internal/statefile"},
 	"overlay/etcd":       {"overlay"},
 	"overlay/embedded":   {},
 	"overlay/hostgw":     {"overlay", "overlay/kernel"},
+	"overlay/probe":      {},
 	"overlay/udp":        {"overlay", "overlay/kernel"},
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},

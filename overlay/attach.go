@@ -85,6 +85,7 @@ func (o *Overlay) bind(b Bridge) (n *network, fresh bool, err error) {
 	n.Docker = &b
 	o.peers = nil
 	n.carrying.begin()
+	n.mending.begin()
 	return n, true, nil
 }
 

@@ -49,6 +49,9 @@ type Self struct {
 	Underlay kernel.Underlay
 	Bridge   string // interface name; empty before the Docker network exists
 	MTU      int    // bytes, of containers' interfaces
+	// TxSum is for the device that carries the network, if it leaves checksums
+	// to the underlay.
+	TxSum kernel.Offload
 }
 
 // Direct is the plain route to a peer on the same layer-2 network. What this

@@ -71,7 +71,7 @@ func (o *Overlay) carry(ctx context.Context, n *network) error {
 	return ctx.Err()
 }
 
-func await(ctx context.Context, c <-chan struct{}) {
+func await[T any](ctx context.Context, c <-chan T) {
 	select {
 	case <-c:
 	case <-ctx.Done():

@@ -26,6 +26,7 @@ func (o *Overlay) tend(ctx context.Context, n *network) error {
 		case used:
 			g.Go(func() error { return o.opt.Store.Watch(turn, n.Name, func(s Snapshot) { o.learn(n, s) }) })
 			g.Go(func() error { return o.keep(turn, n) })
+			g.Go(func() error { return o.mend(turn, n) })
 		case leased:
 			g.Go(func() error { return o.release(turn, n) })
 		}
@@ -73,6 +74,7 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 	}
 	n.peers = s.Leases
 	o.peers = nil
+	nudge(n.mending.news)
 	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
 	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP {
 		nudge(n.kick)
@@ -268,5 +270,6 @@ func (o *Overlay) refreshUnderlay() {
 		}
 		o.peers = nil
 		nudge(n.kick)
+		nudge(n.mending.news)
 	}
 }

@@ -49,6 +49,8 @@ type Options struct {
 	Underlay kernel.UnderlaySpec
 	MTU      int           // bytes; 0 for the largest that the underlay carries
 	TTL      time.Duration // of a lease
+	Probe    Prober        // nil for none
+	Release  string        // of the running kernel
 	Log      *slog.Logger
 }
 

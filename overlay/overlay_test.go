@@ -51,24 +51,28 @@ func (l *lockedBuffer) String() string {
 }
 
 // start runs a host on the state files in dir.
-func start(t *testing.T, store overlay.Store, b *board, dir string) *host {
+func start(t *testing.T, store overlay.Store, b *board, dir string, more ...func(*overlay.Options)) *host {
 	t.Helper()
 	return startWith(t, store, b, dir, `{"Type":"vxlan"}`,
-		map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}, hostgw.Type: hostgw.Backend{}})
+		map[string]overlay.Backend{vxlan.Type: vxlan.Backend{}, hostgw.Type: hostgw.Backend{}}, more...)
 }
 
 // startWith has a network of a backend to begin with.
-func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string, backends map[string]overlay.Backend) *host {
+func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string, backends map[string]overlay.Backend, more ...func(*overlay.Options)) *host {
 	t.Helper()
 	initial, err := overlay.NewConfig(netip.MustParsePrefix("10.5.0.0/16"), 24, []byte(backend))
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := &lockedBuffer{}
-	o, err := overlay.New(overlay.Options{
+	opt := overlay.Options{
 		Dir: dir, Store: store, Kernel: b, Backends: backends,
 		Initial: initial, TTL: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(log, nil)),
-	})
+	}
+	for _, set := range more {
+		set(&opt)
+	}
+	o, err := overlay.New(opt)
 	if err != nil {
 		t.Fatal(err)
 	}

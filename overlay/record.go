@@ -27,6 +27,7 @@ type record struct {
 	Held     bool            // the engine's address manager uses the subnet
 	Docker   *Bridge         // the Docker network; nil when there is none
 	Ports    []Port
+	Faulty   platform // where transmit checksum offload was found to spoil packets
 }
 
 // network is a record and what is known beside it while the process runs.
@@ -43,13 +44,14 @@ type network struct {
 	kick      chan struct{}   // the lease needs care now
 	idle      chan struct{}   // closed while the store holds no lease of ours
 	carrying  carrying
+	mending   mending
 }
 
 func newNetwork(r record) *network {
 	n := &network{
 		record: r, junk: map[string]string{}, joining: map[string]bool{},
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), idle: make(chan struct{}),
-		writing: make(chan struct{}, 1), carrying: newCarrying(),
+		writing: make(chan struct{}, 1), carrying: newCarrying(), mending: newMending(),
 	}
 	if !r.Leased {
 		close(n.idle)
@@ -109,7 +111,7 @@ func (n *network) view() Network {
 
 // self is the network as a backend sees it.
 func (n *network) self() Self {
-	s := Self{Config: n.Config, Subnet: n.Subnet, MAC: n.VTEP, Underlay: n.Underlay, MTU: n.MTU}
+	s := Self{Config: n.Config, Subnet: n.Subnet, MAC: n.VTEP, Underlay: n.Underlay, MTU: n.MTU, TxSum: n.txSum()}
 	if n.Docker != nil {
 		s.Bridge = n.Docker.Name()
 	}
@@ -144,6 +146,9 @@ func (o *Overlay) load() error {
 	for _, r := range records {
 		if r.Docker == nil {
 			r.Held = false // the create that asked for it ended with the process
+		}
+		if r.Faulty.Release != o.opt.Release {
+			r.Faulty = platform{}
 		}
 		n := newNetwork(r)
 		n.peers = leases[r.Name]

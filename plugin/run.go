@@ -23,6 +23,7 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
 	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+	"github.com/docker-flannel/docker-flannel/overlay/probe"
 	"github.com/docker-flannel/docker-flannel/overlay/udp"
 	"github.com/docker-flannel/docker-flannel/overlay/vxlan"
 )
@@ -150,7 +151,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
-		MTU: s.MTU, TTL: s.LeaseTTL, Log: log,
+		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)

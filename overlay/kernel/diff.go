@@ -171,6 +171,9 @@ func (l haveLink) differs(want Link) string {
 	if l.MTU != want.MTU {
 		why.add("was mtu %d", l.MTU)
 	}
+	if want.TxSum != Kept && l.TxSum != want.TxSum {
+		why.add("was not txsum %s", want.TxSum)
+	}
 	if !l.marked {
 		why.add("was unmarked")
 	}

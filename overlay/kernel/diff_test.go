@@ -141,6 +141,12 @@ add route 10.5.8.0/24 via 10.5.8.0 dev flannel.1 onlink`},
 		{"mac changes in place and flushes neighbours", viewOf(blue()), unlike(func(s *State) { s.Links[1].MAC = mac(7); s.Links[1].MTU = 1400 }), `
 set link flannel.1 vxlan id 1 port 8472 local 10.0.0.1 dev eth0 mac 02:00:00:00:00:07 mtu 1400 (was mac 02:00:00:00:00:02, was mtu 1450)
 set neigh flannel.1 10.5.8.0 02:00:00:00:00:08`},
+		{"checksum offload goes", viewOf(blue()), unlike(func(s *State) { s.Links[1].TxSum = Off }), `
+set link flannel.1 vxlan id 1 port 8472 local 10.0.0.1 dev eth0 mac 02:00:00:00:00:02 mtu 1450 txsum off (was not txsum off)`},
+		{"checksum offload comes back", viewOf(unlike(func(s *State) { s.Links[1].TxSum = Off })), unlike(func(s *State) { s.Links[1].TxSum = On }), `
+set link flannel.1 vxlan id 1 port 8472 local 10.0.0.1 dev eth0 mac 02:00:00:00:00:02 mtu 1450 txsum on (was not txsum on)`},
+		{"checksum offload is as wanted", viewOf(unlike(func(s *State) { s.Links[1].TxSum = Off })), unlike(func(s *State) { s.Links[1].TxSum = Off }), ""},
+		{"checksum offload is kept", viewOf(unlike(func(s *State) { s.Links[1].TxSum = Off })), blue(), ""},
 		{"no mac nor mtu wanted", viewOf(blue()), unlike(func(s *State) { s.Links[0].MAC, s.Links[0].MTU, s.Veths[0].MAC, s.Veths[0].MTU = MAC{}, 0, MAC{}, 0 }), ""},
 		{"vxlan takes a retired one's identifier", viewOf(State{Links: []Link{{Name: "flannel.9", VXLAN: VXLAN{VNI: 1}}}}), State{Links: []Link{{Name: "flannel.1", VXLAN: VXLAN{VNI: 1}}}}, `
 delete link flannel.9 vxlan id 1 port 8472 local none dev  mac 00:00:00:00:00:00 mtu 0

@@ -46,8 +46,15 @@ func (l Link) String() string {
 	if l.TUN {
 		return fmt.Sprintf("link %s tun mtu %d", l.Name, l.MTU)
 	}
-	return fmt.Sprintf("link %s %s mac %s mtu %d", l.Name, l.VXLAN, l.MAC, l.MTU)
+	text := fmt.Sprintf("link %s %s mac %s mtu %d", l.Name, l.VXLAN, l.MAC, l.MTU)
+	if l.TxSum != Kept {
+		text += " txsum " + l.TxSum.String()
+	}
+	return text
 }
+
+// String is "kept", "off" or "on".
+func (o Offload) String() string { return [...]string{"kept", "off", "on"}[o] }
 
 // String is the parameters as iproute2 names them, or "bridge".
 func (v VXLAN) String() string {

@@ -93,7 +93,7 @@ func (r *runner) link(verb string, l Link) error {
 		if have.MTU != l.MTU {
 			messages = append(messages, setMTU(l.Name, l.MTU))
 		}
-		return errors.Join(r.k.route.batch(messages)...)
+		return errors.Join(append(r.k.route.batch(messages), r.k.setTxSum(l))...)
 	}
 	if verb == opRemake {
 		if err := r.k.route.do(deleteLink(l.Name)); err != nil && !isGone(err) {
@@ -120,7 +120,7 @@ func (r *runner) link(verb string, l Link) error {
 	if l.MTU != 0 {
 		messages = append(messages, setMTU(l.Name, l.MTU))
 	}
-	return firstError(r.k.route.batch(messages))
+	return firstError(append(r.k.route.batch(messages), r.k.setTxSum(l)))
 }
 
 // steadyMAC is the address of a device that none is wanted for: without one of

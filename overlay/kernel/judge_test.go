@@ -64,6 +64,12 @@ func TestJudge(t *testing.T) {
 			return []event{down, linkEvent(v, "fl-blue")}
 		}, true},
 		{"bridge mtu", changed("fl-blue", func(l *linkInfo) { l.mtu = 1 }), true},
+		{"vxlan as known, its checksum offload off", func(v *view) []event {
+			l := v.links["flannel.1"]
+			l.TxSum = Off
+			v.links["flannel.1"] = l
+			return []event{linkEvent(v, "flannel.1")}
+		}, false},
 		{"vxlan port", changed("flannel.1", func(l *linkInfo) { l.vxlan.Port = 1 }), true},
 		{"another device of the name", changed("flannel.1", func(l *linkInfo) { l.index = 99 }), true},
 		{"renamed", changed("flannel.1", func(l *linkInfo) { l.name = "other" }), true},

@@ -103,6 +103,13 @@ func (k *Kernel) Close() error {
 	return errors.Join(errs...)
 }
 
+// Release names the running kernel, as uname -r does.
+func Release() string {
+	var name unix.Utsname
+	_ = unix.Uname(&name) // fails only for a bad pointer
+	return unix.ByteSliceToString(name.Release[:])
+}
+
 // Doubt makes the next Apply read everything from the kernel.
 func (k *Kernel) Doubt() { k.doubt.Store(doubtAll) }
 

@@ -91,6 +91,9 @@ func (k *Kernel) readNet(want State) (*view, error) {
 	for _, l := range links {
 		v.takePeer(l)
 	}
+	for _, l := range want.Links {
+		k.takeTxSum(v, l)
+	}
 	addrs, err := k.readAddrs()
 	if err != nil {
 		return nil, err
@@ -168,7 +171,7 @@ func describe(l linkInfo) string {
 
 func (v *view) haveLink(l linkInfo) haveLink {
 	have := haveLink{
-		Link:  Link{Name: l.name, MAC: l.mac, MTU: l.mtu, VXLAN: l.vxlan, TUN: l.kind == "tun"},
+		Link:  Link{Name: l.name, MAC: l.mac, MTU: l.mtu, VXLAN: l.vxlan, TUN: l.kind == "tun", TxSum: v.links[l.name].TxSum},
 		index: l.index, up: l.up, marked: l.alias == Alias,
 	}
 	have.VXLAN.Dev = v.names[l.vxlanDev]

@@ -90,6 +90,9 @@ func (k *Kernel) look(want object) error {
 		}
 	}
 	v.takeLink(l, map[string]object{name: want})
+	if link, ok := want.(Link); ok {
+		k.takeTxSum(v, link)
+	}
 	if l.kind != "veth" || l.away || l.other == 0 {
 		return nil
 	}

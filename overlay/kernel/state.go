@@ -82,11 +82,22 @@ type Sysctl struct{ Key, Value string }
 // BridgePrefix, VXLANPrefix and TUNPrefix: the names are this project's mark.
 type Link struct {
 	Name  string
-	MAC   MAC   // zero for a TUN device, which has none
-	MTU   int   // bytes
-	VXLAN VXLAN // zero for the other kinds
-	TUN   bool  // made to stay, with or without a process that reads it
+	MAC   MAC     // zero for a TUN device, which has none
+	MTU   int     // bytes
+	VXLAN VXLAN   // zero for the other kinds
+	TUN   bool    // made to stay, with or without a process that reads it
+	TxSum Offload // checksums of what is sent: ethtool's tx-checksumming
 }
+
+// Offload says whether a device may leave work to the one below it.
+type Offload byte
+
+// Kept leaves an offload as the kernel, or somebody else, has set it.
+const (
+	Kept Offload = iota
+	Off
+	On
+)
 
 // VXLAN holds the parameters of a vxlan device that the kernel cannot change
 // in place: another value means the device is made anew. VNI 0 means the link

@@ -173,6 +173,9 @@ func (v *view) doneLink(verb string, l Link) {
 			v.dropNeighs(l.Name)
 		}
 		old.MAC, old.MTU, old.marked = l.MAC, l.MTU, true
+		if l.TxSum != Kept {
+			old.TxSum = l.TxSum
+		}
 		v.links[l.Name] = old
 	case opAdd, opRemake:
 		v.dropLink(l.Name)

@@ -140,7 +140,7 @@ func device(name string, p params, self overlay.Self) kernel.State {
 	return kernel.State{
 		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
 		Links: []kernel.Link{{
-			Name: name, MAC: self.MAC, MTU: mtu - Overhead,
+			Name: name, MAC: self.MAC, MTU: mtu - Overhead, TxSum: self.TxSum,
 			VXLAN: kernel.VXLAN{
 				VNI: p.VNI, Port: p.Port, Local: self.Underlay.Addr, Dev: self.Underlay.Name,
 				Learning: p.Learning, GBP: p.GBP,

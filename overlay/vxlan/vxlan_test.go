@@ -104,6 +104,15 @@ guard out flannel.1`
 	}
 }
 
+// TestTxSum: the device does with checksums as it is told.
+func TestTxSum(t *testing.T) {
+	host := self(t, `{"Type":"vxlan"}`)
+	host.TxSum = kernel.Off
+	if state, _ := (Backend{}).Plan(host, nil); state.Links[0].TxSum != kernel.Off {
+		t.Errorf("plan:\n%s", state)
+	}
+}
+
 // TestDirectRouting: a peer on the same layer-2 network gets a plain route.
 func TestDirectRouting(t *testing.T) {
 	state, junk := Backend{}.Plan(self(t, `{"Type":"vxlan","DirectRouting":true}`), []overlay.Lease{
