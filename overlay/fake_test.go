@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
@@ -166,6 +167,9 @@ type board struct {
 	// foreign is a device of another program.
 	foreign string
 	wake    func()
+	// keep is what every state must have from now on; missed is the first
+	// that had not.
+	keep, missed string
 }
 
 func newBoard(ip string) *board {
@@ -180,6 +184,9 @@ func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = want
+	if b.missed == "" && !strings.Contains(want.String(), b.keep) {
+		b.missed = want.String()
+	}
 	var res kernel.Result
 	for object, err := range b.refuse {
 		res.Failed = append(res.Failed, kernel.Failure{Object: object, Err: err})
@@ -203,6 +210,18 @@ func (b *board) move(ip string) {
 	wake := b.wake
 	b.mu.Unlock()
 	wake()
+}
+
+// guard begins to watch for states without a part, and returns the first one.
+func (b *board) guard(part string) func() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keep, b.missed = part, ""
+	return func() string {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.missed
+	}
 }
 
 // narrow gives the underlay another MTU, and tells the watcher.

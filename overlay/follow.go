@@ -72,10 +72,10 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 	case !s.Config.Equal(n.Config):
 		o.reportJunk(n, []Junk{{Key: "config", Reason: "the config in the store has changed; it takes effect here when the Docker network is removed and created anew"}})
 	}
-	n.peers = s.Leases
+	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
+	n.peers = o.remember(n, s, i < 0)
 	o.peers = nil
 	nudge(n.mending.news)
-	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
 	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP {
 		nudge(n.kick)
 	} else if n.published != nil && !bytes.Equal(s.Leases[i].BackendData, n.published) {
@@ -84,6 +84,47 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 			s.Leases[i].BackendData, n.published, n.Underlay.PublicIP)}})
 	}
 	return true
+}
+
+// memory is how long peers that the store has lost with this host's own lease
+// stay reachable: the time that every host takes to claim its lease again.
+const memory = time.Minute
+
+// remember is a snapshot's leases and, where the store was wiped or replaced,
+// those known before that nobody has taken the place of; the caller holds mu.
+// That it was is told by this host's own lease, which nobody else takes away.
+func (o *Overlay) remember(n *network, s Snapshot, lost bool) []Lease {
+	now := time.Now()
+	if lost && now.After(n.mourning) {
+		n.mourning = now.Add(memory)
+		time.AfterFunc(memory, func() { o.forget(n) })
+	}
+	n.last = s
+	if now.After(n.mourning) {
+		return s.Leases
+	}
+	subnets, hosts := map[netip.Prefix]bool{}, map[netip.Addr]bool{}
+	for _, l := range s.Leases {
+		subnets[l.Subnet], hosts[l.PublicIP] = true, true
+	}
+	leases := slices.Clone(s.Leases)
+	for _, l := range n.peers {
+		if !subnets[l.Subnet] && !hosts[l.PublicIP] {
+			leases = append(leases, l)
+		}
+	}
+	return leases
+}
+
+// forget ends what remember began.
+func (o *Overlay) forget(n *network) {
+	o.mu.Lock()
+	n.mourning = time.Time{}
+	s, used := n.last, n.used()
+	o.mu.Unlock()
+	if used {
+		o.learn(n, s)
+	}
 }
 
 // reportJunk logs each skipped key once per reason; the caller holds mu.

@@ -417,3 +417,27 @@ func TestNarrowUnderlay(t *testing.T) {
 		wantText(t, "kernel", b.text(), fmt.Sprintf(bridge, 1350), fmt.Sprintf(cable, 1350))
 	})
 }
+
+// TestLostPeer: a peer that the store has lost together with this host's own
+// lease is kept for a while, one that has gone alone is not.
+func TestLostPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
+		b := start(t, store, newBoard("192.0.2.2"), t.TempDir())
+		n, m := a.network(t), b.network(t)
+		synctest.Wait()
+		route := "route " + m.Subnet.String()
+		wantText(t, "kernel", a.board.text(), route)
+		b.stop()
+		store.edit(func() { clear(store.leases) })
+		synctest.Wait()
+		wantText(t, "kernel", a.board.text(), route)
+		if _, back := store.held()[n.Subnet]; !back {
+			t.Error("the host's own lease is not claimed back")
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		lacksText(t, "kernel", a.board.text(), route)
+	})
+}

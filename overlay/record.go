@@ -44,6 +44,8 @@ type network struct {
 	kick      chan struct{}   // the lease needs care now
 	idle      chan struct{}   // closed while the store holds no lease of ours
 	carrying  carrying
+	last      Snapshot  // the last one that was adopted
+	mourning  time.Time // until when peers that the store lost are kept
 	mending   mending
 }
 

@@ -119,6 +119,7 @@ func TestConfigForOtherSubnets(t *testing.T) {
 func TestWiped(t *testing.T) {
 	c, _, a, b, n, m := pair(t)
 	before := dump(t, c)()
+	missed := []func() string{a.board.guard("route " + m.Subnet.String()), b.board.guard("route " + n.Subnet.String())}
 	if _, err := c.Delete(t.Context(), "/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +127,11 @@ func TestWiped(t *testing.T) {
 	await(t, "etcd", dump(t, c), `"Network":"10.5.0.0/16"`)
 	await(t, "a's kernel", a.board.text, "route "+m.Subnet.String())
 	await(t, "b's kernel", b.board.text, "route "+n.Subnet.String())
+	for _, first := range missed {
+		if text := first(); text != "" {
+			t.Errorf("for a moment there was no route:\n%s", text)
+		}
+	}
 }
 
 // TestAddressChanges: a host comes up, or goes on, with another address.

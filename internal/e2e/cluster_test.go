@@ -171,16 +171,22 @@ func undo(t testing.TB, h *netlab.Host, args ...string) {
 func install(t testing.TB, hosts []*netlab.Host, settings ...string) {
 	t.Helper()
 	for i, h := range hosts {
-		docker(t, h, "plugin", "create", pluginName, "/plugin")
-		undo(t, h, "plugin", "rm", "-f", pluginName)
 		url := fmt.Sprintf("http://%s:2379", hosts[0].Addr())
 		etcd := "ETCD_ENDPOINTS=" + url
 		if i == 0 {
 			etcd = "ETCD_LISTEN=" + url
 		}
-		docker(t, h, append([]string{"plugin", "set", pluginName, etcd}, settings...)...)
-		docker(t, h, "plugin", "enable", pluginName)
+		installWith(t, h, append([]string{etcd}, settings...)...)
 	}
+}
+
+// installWith puts the plugin on a host for the length of a test.
+func installWith(t testing.TB, h *netlab.Host, settings ...string) {
+	t.Helper()
+	docker(t, h, "plugin", "create", pluginName, "/plugin")
+	undo(t, h, "plugin", "rm", "-f", pluginName)
+	docker(t, h, append([]string{"plugin", "set", pluginName}, settings...)...)
+	docker(t, h, "plugin", "enable", pluginName)
 }
 
 // create makes the Docker network on the hosts for the length of a test.

@@ -30,7 +30,7 @@ const (
 )
 
 var roles = map[string]func(args []string) error{
-	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push, "flanneld": flanneld,
+	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push, "flanneld": flanneld, "beat": beat,
 }
 
 // play plays the role that the environment names, if any.

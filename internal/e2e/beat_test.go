@@ -1,0 +1,152 @@
+//go:build lab
+
+package e2e
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/internal/netlab"
+)
+
+// beatEvery is the time between two datagrams of a beat.
+const beatEvery = 10 * time.Millisecond
+
+// beat sends numbered datagrams to an echo until it is told to end, and then
+// says how many came back.
+func beat(args []string) error {
+	c, err := knock(args[0])
+	if err != nil {
+		return err
+	}
+	done := make(chan os.Signal, 1)
+	signal.Notify(done, syscall.SIGTERM)
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	back := make(chan map[uint32]bool)
+	go listen(c, back)
+	fmt.Println("ready")
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	sent := uint32(0)
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		case <-tick.C:
+			// An error is that of an earlier one, answered with ICMP.
+			_, _ = c.Write(binary.BigEndian.AppendUint32(nil, sent))
+			sent++
+		}
+	}
+	// The last ones are given the time that they take at most.
+	if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	got := <-back
+	gap, longest := 0, 0
+	for i := range sent {
+		if gap++; got[i] {
+			gap = 0
+		}
+		longest = max(longest, gap)
+	}
+	fmt.Printf("sent %d received %d gap %d\n", sent, len(got), longest)
+	return nil
+}
+
+// listen collects the numbers that come back until the socket's deadline.
+func listen(c *net.UDPConn, back chan<- map[uint32]bool) {
+	got := map[uint32]bool{}
+	b := make([]byte, 16)
+	for {
+		n, err := c.Read(b)
+		if n == 4 {
+			got[binary.BigEndian.Uint32(b)] = true
+		}
+		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			back <- got
+			return
+		}
+	}
+}
+
+// heart is a beat under way.
+type heart struct {
+	*netlab.Proc
+	from string
+}
+
+// pulse is what became of a beat: datagrams sent and returned, and the longest
+// run of lost ones.
+type pulse struct{ sent, received, gap int }
+
+func (p pulse) lost() int { return p.sent - p.received }
+
+func (p pulse) String() string {
+	return fmt.Sprintf("%d of %d datagrams lost, one every %s, %d in a row", p.lost(), p.sent, beatEvery, p.gap)
+}
+
+// pound begins a beat from a container to an address where echo is served.
+func pound(t testing.TB, h *netlab.Host, container, to string) *heart {
+	t.Helper()
+	p, err := h.Start("nsenter", inside(t, h, container, "beat", []string{to})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	heart := &heart{p, h.Name()}
+	wait(t, "the beat from "+container, func() error {
+		if !strings.Contains(heart.said(), "ready") {
+			return fmt.Errorf("it says %q", heart.said())
+		}
+		return nil
+	})
+	return heart
+}
+
+func (h *heart) said() string {
+	text, err := os.ReadFile(h.Log())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// stop ends the beat and tells what became of it.
+func (h *heart) stop(t testing.TB) pulse {
+	t.Helper()
+	if err := h.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var p pulse
+	_, said, _ := strings.Cut(h.said(), "ready\n")
+	if _, err := fmt.Sscanf(said, "sent %d received %d gap %d", &p.sent, &p.received, &p.gap); err != nil {
+		t.Fatalf("the beat from %s: %v: %s", h.from, err, h.said())
+	}
+	return p
+}
+
+// wait polls for a condition for at most a minute.
+func wait(t testing.TB, what string, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) || t.Context().Err() != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
