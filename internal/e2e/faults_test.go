@@ -16,8 +16,8 @@ import (
 	"github.com/docker-flannel/docker-flannel/internal/netlab"
 )
 
-// scene is the two hosts on an etcd of their own, and on each a container that
-// echoes, always restarted by the engine.
+// scene is the two hosts on an etcd of their own, and on each a container with a
+// fixed address that echoes, always restarted by the engine.
 type scene struct {
 	hosts []*netlab.Host
 	etcd  *netlab.Etcd
@@ -40,9 +40,10 @@ func setScene(t *testing.T, settings ...string) *scene {
 		installWith(t, h, append([]string{"ETCD_ENDPOINTS=" + etcd.Endpoint}, settings...)...)
 	}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
-	create(t, s.hosts)
+	create(t, s.hosts, "--subnet", cidr)
 	for i, h := range s.hosts {
-		s.addrs = append(s.addrs, start(t, h, echoes[i], echoArgs("--restart", "always")...))
+		gateway := sh(t, h, "ip -o -4 addr | sed -n 's/.* fl-[^ ]* *inet \\([^/]*\\).*/\\1/p'")
+		s.addrs = append(s.addrs, start(t, h, echoes[i], echoArgs("--restart", "always", "--ip", head(gateway)+".77")...))
 	}
 	return s
 }
@@ -238,10 +239,10 @@ func TestFaultsUnderTraffic(t *testing.T) {
 			}
 		}},
 		{"etcd wiped", func(t *testing.T) {
-			before := s.ctl(t, "get", "--prefix", prefix)
+			before := s.ctl(t, "get", "--prefix", prefix+"/subnets/")
 			s.ctl(t, "del", "--prefix", prefix)
-			wait(t, "config and leases", func() error {
-				if after := s.ctl(t, "get", "--prefix", prefix); after != before {
+			wait(t, "the leases", func() error {
+				if after := s.ctl(t, "get", "--prefix", prefix+"/subnets/"); after != before {
 					return fmt.Errorf("before:\n%s\nnow:\n%s", before, after)
 				}
 				return nil
