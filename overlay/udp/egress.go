@@ -47,30 +47,29 @@ func newEgress(d *Device) *egress {
 	}
 }
 
-// step carries what waits, at most a batch, and tells whether there was any.
-func (e *egress) step() (bool, error) {
-	for some := false; ; some = true {
+// step carries what waits, at most a batch or, for the sake of its latency, one
+// packet; and returns how many packets of the wire these were.
+func (e *egress) step(one bool) (packets int, err error) {
+	for {
 		n, err := e.read()
 		if err != nil {
-			return some, err
+			return packets, err
 		}
 		if n == 0 {
-			if e.out.n > 0 {
-				return true, e.flush()
-			}
-			if some {
-				e.tal.share()
-			}
-			return some, nil
+			break
 		}
-		bulk, err := e.packet(n - vnetSize)
-		if err != nil {
-			return true, err
+		n, err = e.packet(n - vnetSize)
+		if packets += n; err != nil {
+			return packets, err
 		}
-		if bulk || len(e.arena)-e.used < readRoom || !e.out.room() {
-			return true, e.flush()
+		if one || n > 1 || len(e.arena)-e.used < readRoom || !e.out.room() {
+			break
 		}
 	}
+	if packets == 0 {
+		return 0, nil
+	}
+	return packets, e.flush()
 }
 
 func (e *egress) read() (int, error) {
@@ -84,9 +83,9 @@ func (e *egress) flush() error {
 	return err
 }
 
-// packet routes the packet of n bytes that was read last, and tells whether it
-// was a super-packet.
-func (e *egress) packet(n int) (bulk bool, err error) {
+// packet routes the packet of n bytes that was read last, and returns how many
+// it is on the wire.
+func (e *egress) packet(n int) (int, error) {
 	v := readVnet(&e.vnet)
 	head := e.arena[e.used:][:min(n, e.guess.first())]
 	_, total, r, ok := check(head, n)
@@ -94,10 +93,10 @@ func (e *egress) packet(n int) (bulk bool, err error) {
 	switch {
 	case !ok:
 		e.tal.drop(r)
-		return false, nil
+		return 1, nil
 	case t == nil:
 		e.tal.drop(noTable)
-		return false, nil
+		return 1, nil
 	}
 	p := ipv4(head[:min(len(head), total)])
 	to := e.cache.find(t, p.dst())
@@ -105,19 +104,19 @@ func (e *egress) packet(n int) (bulk bool, err error) {
 	case p.ttl() <= 1:
 		e.tal.drop(ttlExceeded)
 		e.answer.send(t, p, fault{kind: icmpTimeExceeded})
-		return false, nil
+		return 1, nil
 	case to == nil:
 		e.tal.drop(noRoute)
 		e.answer.send(t, p, fault{kind: icmpUnreachable, code: icmpNet})
-		return false, nil
+		return 1, nil
 	}
 	if v.gso != 0 {
-		return true, e.bulk(to, t, v, p, total)
+		return e.bulk(to, t, v, p, total)
 	}
 	if e.single++; e.single >= flatAfter {
 		e.guess.flat()
 	}
-	return false, e.plain(to, t, v, p, total)
+	return 1, e.plain(to, t, v, p, total)
 }
 
 // plain forwards one packet.
@@ -143,18 +142,18 @@ func (e *egress) plain(to *peer, t *Table, v vnet, p ipv4, total int) error {
 	return nil
 }
 
-// bulk forwards a super-packet as segments.
-func (e *egress) bulk(to *peer, t *Table, v vnet, p ipv4, total int) error {
+// bulk forwards a super-packet as segments, and returns how many.
+func (e *egress) bulk(to *peer, t *Table, v vnet, p ipv4, total int) (int, error) {
 	s := &e.super
 	if !s.parse(p, total, v) {
 		e.tal.drop(malformed)
-		return nil
+		return 1, nil
 	}
 	s.age()
 	large := s.headers+s.size > e.d.opt.MTU
 	if large && p.df() {
 		e.tooBig(t, p)
-		return nil
+		return 1, nil
 	}
 	e.single = 0
 	guessed := e.guess.size > 0 && e.guess.headers == s.headers && e.guess.size == s.size
@@ -164,16 +163,16 @@ func (e *egress) bulk(to *peer, t *Table, v vnet, p ipv4, total int) error {
 	payload := e.arena[e.used+s.headers:][:s.payload]
 	switch {
 	case large:
-		return e.largeSegments(to, payload)
+		return s.segments(), e.largeSegments(to, payload)
 	case guessed:
 		e.gapped(to)
 	default:
 		if err := e.gathered(to, payload); err != nil {
-			return err
+			return s.segments(), err
 		}
 	}
 	e.guess.next(s.headers, s.size)
-	return nil
+	return s.segments(), nil
 }
 
 // gapped sends a super-packet that was read with gaps for its headers.

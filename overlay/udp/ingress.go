@@ -61,15 +61,20 @@ func (g *ingress) reset(i int) {
 	h.SetControllen(int(unsafe.Sizeof(control{})))
 }
 
-// step carries what waits, at most a batch, and tells whether there was any.
-func (g *ingress) step() (bool, error) {
-	n, err := g.d.sock.receive(g.msgs[:])
+// step carries what waits, at most a batch or, for the sake of its latency, one
+// message; and returns how many packets of the wire these were.
+func (g *ingress) step(one bool) (packets int, err error) {
+	msgs := g.msgs[:]
+	if one {
+		msgs = msgs[:1]
+	}
+	n, err := g.d.sock.receive(msgs)
 	if n == 0 || err != nil {
-		return false, err
+		return 0, err
 	}
 	t := g.d.table.Load()
 	for i := range n {
-		g.message(t, i)
+		packets += g.message(t, i)
 		g.reset(i)
 	}
 	g.merge.flush()
@@ -78,11 +83,11 @@ func (g *ingress) step() (bool, error) {
 		g.d.errs.share()
 	}
 	g.tal.share()
-	return true, err
+	return packets, err
 }
 
-// message takes the datagrams of message i apart.
-func (g *ingress) message(t *Table, i int) {
+// message takes the datagrams of message i apart, and returns how many.
+func (g *ingress) message(t *Table, i int) (packets int) {
 	m := &g.msgs[i]
 	b := g.buf(i)[:m.len]
 	size := len(b)
@@ -92,13 +97,14 @@ func (g *ingress) message(t *Table, i int) {
 		}
 	}
 	host := hostKey(&g.names[i])
-	for len(b) > 0 {
+	for ; len(b) > 0; packets++ {
 		one := b[:min(size, len(b))]
 		b = b[len(one):]
 		if r, ok := g.packet(t, host, one); !ok {
 			g.tal.drop(r)
 		}
 	}
+	return packets
 }
 
 // packet routes one datagram's content.

@@ -7,12 +7,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,9 +197,29 @@ func sinkMore(fd int, msgs []mmsghdr) (int, error) {
 	return int(n), nil
 }
 
-// echoRole PORT returns what comes by UDP, with blocking system calls, and by
-// TCP, with Go's poller.
+// rawRead and rawWrite are read(2) and write(2) on a descriptor that blocks,
+// without a word to Go's scheduler: what takes its threads' processors away
+// while they sleep, and is woken to give them back, would be measured as well.
+func rawRead(fd int, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), errno
+}
+
+func rawWrite(fd int, b []byte) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return errno
+}
+
+// calm makes a program of raw system calls of this one: no collector that
+// would wait for them, and processors enough for all of them.
+func calm() {
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(8)
+}
+
+// echoRole PORT returns what comes, by UDP and by TCP.
 func echoRole(args []string) error {
+	calm()
 	fd, err := listen(args[0])
 	if err != nil {
 		return err
@@ -213,26 +234,69 @@ func echoRole(args []string) error {
 			if err != nil {
 				return
 			}
-			go func() { _, _ = io.Copy(c, struct{ io.Reader }{c}) }()
+			go func() {
+				defer c.Close()
+				fd, err := blocking(c)
+				if err != nil {
+					return
+				}
+				defer unix.Close(fd)
+				b := make([]byte, 1<<16)
+				for {
+					n, errno := rawRead(fd, b)
+					if n <= 0 || errno != 0 {
+						return
+					}
+					if errno := rawWrite(fd, b[:n]); errno != 0 {
+						return
+					}
+				}
+			}()
 		}
 	}()
 	fmt.Println("ready")
 	b := make([]byte, 1<<16)
+	var from unix.RawSockaddrInet4
 	for {
-		n, from, err := unix.Recvfrom(fd, b, 0)
-		if err != nil {
+		size := uint32(unix.SizeofSockaddrInet4)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
+			uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+		if errno != 0 {
 			continue
 		}
-		if err := unix.Sendto(fd, b[:n], 0, from); err != nil {
-			return err
+		if _, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), n, 0,
+			uintptr(unsafe.Pointer(&from)), uintptr(size)); errno != 0 {
+			return errno
 		}
 	}
+}
+
+// blocking returns a copy of a connection's descriptor that blocks.
+func blocking(c net.Conn) (int, error) {
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	fd, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		return 0, err
+	}
+	return fd, unix.SetNonblock(fd, false)
 }
 
 // askRole ADDR SECONDS udp|tcp asks an echo and prints the answers' p50 and
 // p99 in microseconds.
 func askRole(args []string) error {
+	calm()
 	fd, err := dial(args[0])
+	if args[2] == "tcp" {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp4", args[0], 5*time.Second); err == nil {
+			defer c.Close()
+			fd, err = blocking(c)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -247,29 +311,16 @@ func askRole(args []string) error {
 	once := func() bool {
 		asked++
 		binary.NativeEndian.PutUint32(b, asked)
-		if _, err := unix.Write(fd, b); err != nil {
+		if errno := rawWrite(fd, b); errno != 0 {
 			return false
 		}
 		for {
-			if _, err := unix.Read(fd, b); err != nil {
+			if n, errno := rawRead(fd, b); n <= 0 || errno != 0 {
 				return false
 			}
 			if binary.NativeEndian.Uint32(b) == asked { // no late answer
 				return true
 			}
-		}
-	}
-	if args[2] == "tcp" {
-		c, err := net.DialTimeout("tcp4", args[0], 5*time.Second)
-		if err != nil {
-			return err
-		}
-		once = func() bool {
-			if _, err := c.Write(b); err != nil {
-				return false
-			}
-			_, err := io.ReadFull(c, b)
-			return err == nil
 		}
 	}
 	took := make([]time.Duration, 0, 1<<20)

@@ -87,8 +87,9 @@ func (s *socket) receive(msgs []mmsghdr) (int, error) {
 	}
 }
 
+// messages is sendmmsg or recvmmsg, which do not block; see scatter.
 func (s *socket) messages(call uintptr, msgs []mmsghdr) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(call, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))), uintptr(len(msgs)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(call, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))), uintptr(len(msgs)), 0, 0, 0)
 	return int(n), errno
 }
 

@@ -102,8 +102,11 @@ func (t *tun) write(iovs []unix.Iovec) error {
 	}
 }
 
+// scatter is readv or writev. Neither blocks, but a write may carry a
+// super-packet all the way to its receiver; telling Go's scheduler of a system
+// call that long would cost the thread its turn.
 func scatter(call uintptr, fd int, iovs []unix.Iovec) (int, unix.Errno) {
-	n, _, errno := unix.Syscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iovs))), uintptr(len(iovs)))
+	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iovs))), uintptr(len(iovs)))
 	return int(n), errno
 }
 

@@ -2,11 +2,11 @@
 // routed to a TUN device go, as they are, as the payload of UDP datagrams to
 // the host that owns the destination's subnet, port 8285 by default.
 //
-// Two threads carry the packets, one each way, and never allocate. Both sides
-// move packets in bulk: the TUN device hands over and takes TCP and UDP
-// super-packets of up to 64 KB (virtio headers), the socket sends and receives
-// runs of datagrams in one message (UDP_SEGMENT, UDP_GRO). Where the kernel
-// lacks one of these the same packets go one by one.
+// Two threads carry the packets, under load one each way, and never allocate.
+// Both sides move packets in bulk: the TUN device hands over and takes TCP and
+// UDP super-packets of up to 64 KB (virtio headers), the socket sends and
+// receives runs of datagrams in one message (UDP_SEGMENT, UDP_GRO). Where the
+// kernel lacks one of these the same packets go one by one.
 //
 // The device is a router between the two: it decrements the TTL on both
 // crossings, fragments, and answers with ICMP errors from the device's own
@@ -90,40 +90,26 @@ func (d *Device) Set(t *Table) { d.table.Store(t) }
 // run once.
 func (d *Device) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, d.stop.ring)()
+	c, err := newCrew(d)
+	if err != nil {
+		return fmt.Errorf("carry packets of %s: %w", d.opt.Name, err)
+	}
 	var wg sync.WaitGroup
 	var failed [2]error
-	thread := func(i int, w *waiter, step func() (bool, error)) {
+	for i, carry := range []func() error{c.first, c.second} {
 		wg.Go(func() {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			if failed[i] = d.carry(w, step); failed[i] != nil {
+			if failed[i] = carry(); failed[i] != nil {
 				d.stop.ring() // one direction alone is of no use
 			}
 		})
 	}
-	thread(0, newWaiter(d.tun.fd, d.stop), newEgress(d).step)
-	thread(1, newWaiter(d.sock.fd, d.stop), newIngress(d).step)
 	wg.Wait()
-	if err := errors.Join(failed[:]...); err != nil {
+	if err := errors.Join(failed[0], failed[1], c.close()); err != nil {
 		return fmt.Errorf("carry packets of %s: %w", d.opt.Name, err)
 	}
 	return ctx.Err()
-}
-
-// carry takes steps until one fails or the bell rings.
-func (d *Device) carry(w *waiter, step func() (some bool, err error)) error {
-	for !d.stop.rung.Load() {
-		some, err := step()
-		if err != nil {
-			return err
-		}
-		if some {
-			w.found()
-		} else if err := w.wait(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Close lets go of the TUN device, which stays, and of the socket. It must not

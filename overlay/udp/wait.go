@@ -29,6 +29,13 @@ func (b *bell) ring() {
 	_, _ = unix.Write(b.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
+// hush ends the ringing.
+func (b *bell) hush() {
+	b.rung.Store(false)
+	var count [8]byte
+	_, _ = unix.Read(b.fd, count[:]) // EAGAIN: it did not ring
+}
+
 func (b *bell) close() error { return os.NewSyscallError("close eventfd", unix.Close(b.fd)) }
 
 const (
@@ -44,15 +51,17 @@ const (
 // asleep and being woken costs more than that; a device without traffic only
 // sleeps.
 type waiter struct {
-	fds   [2]unix.PollFd
+	fds   []unix.PollFd
 	spin  time.Duration // how long to ask before sleeping, 0 or minSpin to maxSpin
 	since time.Time     // of the first try that found nothing, zero while packets come
 }
 
-func newWaiter(fd int, b *bell) *waiter {
-	return &waiter{fds: [2]unix.PollFd{
-		{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(b.fd), Events: unix.POLLIN},
-	}}
+func newWaiter(b *bell, fds ...int) *waiter {
+	w := &waiter{fds: []unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}}}
+	for _, fd := range fds {
+		w.fds = append(w.fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	return w
 }
 
 // found is called after a try that brought packets.
@@ -89,7 +98,7 @@ func (w *waiter) learn(took time.Duration) {
 
 func (w *waiter) sleep() error {
 	for {
-		_, err := unix.Poll(w.fds[:], -1)
+		_, err := unix.Poll(w.fds, -1)
 		if err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
 		}

@@ -21,7 +21,7 @@ func TestLearn(t *testing.T) {
 func TestBellEndsSleep(t *testing.T) {
 	s, _, bell := loopback(t)
 	bell.ring()
-	if err := newWaiter(s.fd, bell).wait(); err != nil || !bell.rung.Load() {
+	if err := newWaiter(bell, s.fd).wait(); err != nil || !bell.rung.Load() {
 		t.Error(err)
 	}
 }
