@@ -73,6 +73,13 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 		o.reportJunk(n, []Junk{{Key: "config", Reason: "the config in the store has changed; it takes effect here when the Docker network is removed and created anew"}})
 	}
 	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
+	for _, l := range s.Leases {
+		if l.PublicIP == n.Underlay.PublicIP && l.Subnet != n.Subnet {
+			o.reportJunk(n, []Junk{{Key: l.Subnet.String(), Reason: fmt.Sprintf(
+				"it names this host's PublicIP %s, and this host holds %s: it is a leftover, or another host has the PublicIP too; give that one another with the setting PUBLIC_IP",
+				l.PublicIP, n.Subnet)}})
+		}
+	}
 	n.peers = o.remember(n, s, i < 0)
 	o.peers = nil
 	nudge(n.mending.news)

@@ -209,6 +209,34 @@ func parseRoute(b []byte) (routeInfo, bool) {
 	return r, table == unix.RT_TABLE_MAIN && r.dst.IsValid()
 }
 
+// confInfo is the IPv4 setting for all devices.
+type confInfo struct{ forwarding int }
+
+const (
+	// The attributes of linux/netconf.h.
+	netconfIndex      = 1
+	netconfForwarding = 2
+	netconfAll        = -1 // index that stands for all devices
+)
+
+// parseConf reads a change of a device's settings (struct netconfmsg); false for
+// one device's, and for other settings than forwarding.
+func parseConf(b []byte) (c confInfo, ok bool) {
+	if len(b) < 4 || b[0] != unix.AF_INET {
+		return c, false
+	}
+	all := false
+	for kind, v := range attributes(b[4:]) {
+		switch kind {
+		case netconfIndex:
+			all = int32(num32(v)) == netconfAll
+		case netconfForwarding:
+			c.forwarding, ok = int(num32(v)), true
+		}
+	}
+	return c, all && ok
+}
+
 // firstHop is the device of the first of several next hops (struct rtnexthop).
 func firstHop(b []byte) int {
 	if len(b) < unix.SizeofRtNexthop {

@@ -14,6 +14,7 @@ type event struct {
 	addr  *addrInfo
 	neigh *neighInfo
 	route *routeInfo
+	conf  *confInfo
 }
 
 // parseEvent reads a notification; false for what is of no concern.
@@ -33,6 +34,10 @@ func parseEvent(a answer) (event, bool) {
 		r, ok := parseRoute(a.body)
 		return event{gone: a.kind == unix.RTM_DELROUTE, route: &r}, ok
 	}
+	if a.kind == unix.RTM_NEWNETCONF {
+		c, ok := parseConf(a.body)
+		return event{conf: &c}, ok
+	}
 	return event{}, false
 }
 
@@ -43,6 +48,8 @@ func (e event) String() string {
 		verb = "gone"
 	}
 	switch {
+	case e.conf != nil:
+		return "ip_forward " + verb
 	case e.link != nil:
 		return fmt.Sprintf("link %s %s", e.link.name, verb)
 	case e.addr != nil:

@@ -60,6 +60,7 @@ func TestHeal(t *testing.T) {
 		{"bridge addr deleted", "ip addr del 10.5.7.1/24 dev fl-blue", map[string]int{"addr": 1}},
 		{"vxlan addr deleted", "ip addr del 10.5.7.0/32 dev flannel.1", map[string]int{"addr": 1, "neigh": 3, "route": 3}},
 		{"stranger addr", "ip addr add 10.5.9.1/24 dev fl-blue", map[string]int{"addr": 1}},
+		{"ip_forward off", "sysctl -qw net.ipv4.ip_forward=0", map[string]int{"sysctl": 1}},
 		{"nft table deleted", "nft delete table inet docker-flannel", map[string]int{"nft": 1}},
 		{"nft rule deleted", "nft flush chain inet docker-flannel forward", map[string]int{"nft": 1}},
 		{"nft rule added", "nft insert rule inet docker-flannel forward accept", map[string]int{"nft": 1}},

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,11 @@ func (v *view) judge(events []event, touched map[string]bool) string {
 	entries := map[eventID]event{}
 	for _, e := range events {
 		switch {
+		case e.conf != nil:
+			if v.judgeConf(*e.conf) {
+				reason = e.String()
+			}
+			continue
 		case e.link == nil:
 			if e.addr != nil && v.judgeUnderlay(*e.addr) {
 				reason = e.String()
@@ -48,6 +54,12 @@ func (v *view) judge(events []event, touched map[string]bool) string {
 		}
 	}
 	return reason
+}
+
+// judgeConf tells whether forwarding was switched by others.
+func (v *view) judgeConf(c confInfo) bool {
+	was, known := v.sysctls["ipv4/ip_forward"]
+	return known && was != strconv.Itoa(c.forwarding)
 }
 
 // judgeUnderlay tells whether an address of somebody else's device matters:
