@@ -31,7 +31,7 @@ var rooms = map[string][]string{
 	"internal/statefile": {},
 	"internal/netlab":    {},
 	"internal/bench": {
-		"internal/netlab", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",
+		"internal/netlab", "overlay", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",
 	},
 	"internal/demo": {"internal/netlab"},
 	"internal/e2e":  {},

@@ -1,8 +1,10 @@
 // Command bench measures the data path between containers of two hosts, beside
-// the limit (host to host) and the alternatives by hand (plain routes, kernel
-// VXLAN), in interleaved rounds of one run. Hosts and containers are network
-// namespaces on this machine. It needs root and scripts/lab-setup, takes under
-// ten minutes, prints a table in Markdown and writes build/bench.json.
+// the limit (host to host), the alternatives by hand (plain routes, kernel
+// VXLAN) and a naive encapsulator, in interleaved rounds of one run. Hosts and
+// containers are network namespaces on this machine; each end of the traffic,
+// each host's overlay and each encapsulator is a process of its own. It needs
+// root and scripts/lab-setup, takes under ten minutes, prints tables in
+// Markdown and writes build/bench.json.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,22 +22,52 @@ import (
 )
 
 func main() {
-	var plan plan
-	flag.IntVar(&plan.rounds, "rounds", 5, "rounds, of which the medians are shown")
-	flag.DurationVar(&plan.span, "span", time.Second, "length of one measurement")
-	flag.StringVar(&plan.file, "json", "build/bench.json", "file for the figures")
-	flag.Parse()
-	if err := bench(plan); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// plan says how long to measure and where to write.
+// run is the benchmark itself, or the role that the first argument names.
+func run() error {
+	if len(os.Args) > 1 {
+		if role := roles[os.Args[1]]; role != nil {
+			return role(os.Args[2:])
+		}
+	}
+	var plan plan
+	flag.IntVar(&plan.rounds, "rounds", 5, "rounds, of which the medians are shown")
+	flag.DurationVar(&plan.span, "span", time.Second, "length of one measurement")
+	flag.StringVar(&plan.paths, "only", "", "measure only paths whose names hold one of these words, as in vxlan,routed")
+	flag.StringVar(&plan.kinds, "kinds", "", "measure only these of "+strings.Join(kindNames(), ","))
+	flag.StringVar(&plan.modes, "modes", "", "measure only with the underlay in these modes: wire,offload")
+	flag.StringVar(&plan.file, "json", "build/bench.json", "file for the figures")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("argument %q: only flags are taken, see -help", flag.Arg(0))
+	}
+	if plan.rounds < 1 || plan.span <= 0 {
+		return fmt.Errorf("-rounds %d -span %s: both must be more than nothing", plan.rounds, plan.span)
+	}
+	return bench(plan)
+}
+
+// plan says what to measure, for how long, and where to write.
 type plan struct {
-	rounds int
-	span   time.Duration
-	file   string
+	rounds              int
+	span                time.Duration
+	paths, kinds, modes string // words, separated by commas; empty for all
+	file                string
+}
+
+// chosen tells whether a name holds one of the words, in any case.
+func chosen(name, words string) bool {
+	for word := range strings.SplitSeq(words, ",") {
+		if strings.Contains(strings.ToLower(name), strings.ToLower(word)) {
+			return true
+		}
+	}
+	return false
 }
 
 // limit bounds the whole run.
@@ -52,46 +85,27 @@ func bench(plan plan) (err error) {
 	defer func() { err = errors.Join(err, lab.Close()) }()
 	s := &scene{ctx: ctx, lab: lab}
 	defer func() { err = errors.Join(err, s.close()) }()
-	paths, err := s.build()
+	paths, err := s.build(plan.paths)
 	if err != nil {
 		return err
 	}
 	var all []section
 	for _, m := range modes {
-		if err := s.offloads(m); err != nil {
+		if !chosen(m.name, plan.modes) {
+			continue
+		}
+		if err := s.underlay(m); err != nil {
 			return err
 		}
-		rows, err := measureAll(ctx, paths, plan)
+		rounds, err := s.measureAll(m, paths, plan)
 		if err != nil {
 			return err
 		}
-		all = append(all, section{Title: m.title, Rows: rows})
+		all = append(all, newSection(m.title, paths, rounds))
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("-modes %s names no mode: wire and offload are accepted", plan.modes)
 	}
 	fmt.Print(markdown(all))
 	return save(plan.file, all)
-}
-
-// mode is how the underlay's interfaces hand packets over.
-type mode struct {
-	title   string
-	offload string // of segmentation, on or off
-}
-
-var modes = []mode{
-	{"packets at wire size on the underlay, as on a real NIC (segmentation offload off, GRO on)", "off"},
-	{"segmentation offload on everywhere: packets of up to 64 KB never leave memory", "on"},
-}
-
-// offloads switches segmentation offload on every host's interface and on the
-// wire's ends.
-func (s *scene) offloads(m mode) error {
-	for _, h := range s.hosts {
-		if _, err := h.Exec(s.ctx, "ethtool", "-K", "eth0", "tso", m.offload, "gso", m.offload, "gro", "on"); err != nil {
-			return err
-		}
-		if _, err := s.lab.Wire().Exec(s.ctx, "ethtool", "-K", h.Name(), "tso", m.offload, "gso", m.offload, "gro", "on"); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,86 +1,91 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
 
-// row is one path's medians.
-type row struct {
-	Path    string
-	Medians figures
-	Rounds  []figures
+// columns are the tables' figures, with their digits after the point; of TCP
+// the ratio to the first row is shown too.
+var columns = []struct {
+	name   string
+	digits int
+	ratio  bool
+}{
+	{tcp1, 2, true}, {tcp4, 2, true}, {cpu1, 1, false}, {small, 0, false}, {p50, 0, false}, {p99, 0, false},
 }
 
-// section is one run's rows.
-type section struct {
-	Title string
-	Rows  []row
-}
-
-// measureAll measures every path once a round, so that whatever the machine
-// does beside it falls on all.
-func measureAll(ctx context.Context, paths []path, plan plan) ([]row, error) {
-	rows := make([]row, len(paths))
-	for i, p := range paths {
-		rows[i].Path = p.name
-	}
-	for round := range plan.rounds {
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, plan.rounds)
-		for i, p := range paths {
-			f, err := measure(ctx, p, plan.span)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", p.name, err)
-			}
-			rows[i].Rounds = append(rows[i].Rounds, f)
-		}
-	}
-	for i := range rows {
-		rows[i].Medians = medians(rows[i].Rounds)
-	}
-	return rows, nil
-}
-
-func medians(rounds []figures) figures {
-	of := func(get func(figures) float64) float64 {
-		values := make([]float64, len(rounds))
-		for i, f := range rounds {
-			values[i] = get(f)
-		}
-		slices.Sort(values)
-		return values[len(values)/2]
-	}
-	return figures{
-		TCP1: of(func(f figures) float64 { return f.TCP1 }),
-		TCP4: of(func(f figures) float64 { return f.TCP4 }),
-		CPU:  of(func(f figures) float64 { return f.CPU }),
-		UDP:  of(func(f figures) float64 { return f.UDP }),
-		P50:  of(func(f figures) float64 { return f.P50 }),
-		P99:  of(func(f figures) float64 { return f.P99 }),
-	}
-}
-
-// markdown is the tables, each figure of TCP with its ratio to the first row.
+// markdown is the tables and, below each, the ratios.
 func markdown(all []section) string {
 	var b strings.Builder
 	for _, s := range all {
 		fmt.Fprintf(&b, "\n%s, medians of %d rounds:\n\n", s.Title, len(s.Rows[0].Rounds))
-		b.WriteString("| path | TCP 1 stream Gbit/s | ratio | TCP 4 Gbit/s | ratio | CPU s/GB | small UDP kpps | p50 µs | p99 µs |\n")
-		b.WriteString("|---|---|---|---|---|---|---|---|---|\n")
-		first := s.Rows[0].Medians
-		for _, r := range s.Rows {
-			m := r.Medians
-			fmt.Fprintf(&b, "| %s | %.2f | %.2f | %.2f | %.2f | %.1f | %.0f | %.0f | %.0f |\n",
-				r.Path, m.TCP1, m.TCP1/first.TCP1, m.TCP4, m.TCP4/first.TCP4, m.CPU, m.UDP, m.P50, m.P99)
+		s.table(&b)
+		if len(s.Ratios) > 0 {
+			b.WriteString("\nRatios, medians of the rounds' own (least-greatest):\n\n")
+			s.ratios(&b)
 		}
 	}
 	return b.String()
+}
+
+func (s section) table(b *strings.Builder) {
+	b.WriteString("| path |")
+	rule := "|---|"
+	for _, c := range columns {
+		b.WriteString(" " + c.name + " |")
+		rule += "---|"
+		if c.ratio {
+			b.WriteString(" ratio |")
+			rule += "---|"
+		}
+	}
+	b.WriteString("\n" + rule + "\n")
+	first := s.Rows[0].Medians
+	for _, r := range s.Rows {
+		fmt.Fprintf(b, "| %s |", r.Path)
+		for _, c := range columns {
+			value, measured := r.Medians[c.name]
+			if measured {
+				fmt.Fprintf(b, " %.*f |", c.digits, value)
+			} else {
+				b.WriteString(" - |")
+			}
+			switch {
+			case !c.ratio:
+			case measured:
+				fmt.Fprintf(b, " %.2f |", value/first[c.name])
+			default:
+				b.WriteString(" - |")
+			}
+		}
+		b.WriteString("\n")
+	}
+}
+
+func (s section) ratios(b *strings.Builder) {
+	b.WriteString("| ratio |")
+	rule := "|---|"
+	for _, name := range compared {
+		b.WriteString(" " + name[:strings.LastIndex(name, " ")] + " |") // without its unit
+		rule += "---|"
+	}
+	b.WriteString("\n" + rule + "\n")
+	for _, r := range s.Ratios {
+		fmt.Fprintf(b, "| %s / %s |", r.Path, r.To)
+		for _, name := range compared {
+			if f, measured := r.Figures[name]; measured {
+				fmt.Fprintf(b, " %.2f (%.2f-%.2f) |", f.Median, f.Least, f.Greatest)
+			} else {
+				b.WriteString(" - |")
+			}
+		}
+		b.WriteString("\n")
+	}
 }
 
 func save(file string, all []section) error {

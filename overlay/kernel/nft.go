@@ -117,23 +117,23 @@ func (k *Kernel) writeTable(want table, remove bool) error {
 	return k.tables.commit()
 }
 
-// exprs accepts what the Forward describes.
+// exprs accepts what the Forward describes. The addresses come first: to
+// compare four bytes of the packet costs a tenth of a device's name, so that a
+// packet of another network leaves the rule at once.
 func (f Forward) exprs() []expr.Any {
-	var e []expr.Any
-	if f.In != "" {
-		e = append(e, onDevice(expr.MetaKeyIIFNAME, f.In)...)
-	}
-	if f.Out != "" {
-		e = append(e, onDevice(expr.MetaKeyOIFNAME, f.Out)...)
-	}
+	e := append(inPrefix(f.Src, false), inPrefix(f.Dst, true)...)
 	for _, p := range []netip.Prefix{f.Src, f.Dst} {
 		if p.IsValid() {
 			e = append(e, ofFamily(p)...)
 			break
 		}
 	}
-	e = append(e, inPrefix(f.Src, false)...)
-	e = append(e, inPrefix(f.Dst, true)...)
+	if f.In != "" {
+		e = append(e, onDevice(expr.MetaKeyIIFNAME, f.In)...)
+	}
+	if f.Out != "" {
+		e = append(e, onDevice(expr.MetaKeyOIFNAME, f.Out)...)
+	}
 	return append(e, &expr.Verdict{Kind: expr.VerdictAccept})
 }
 

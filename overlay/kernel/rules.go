@@ -39,16 +39,22 @@ func (g guard) String() string {
 }
 
 // rulesOf gives a state's rules in the order they must stand: what is let
-// through, then the guards that drop the rest.
+// through, then the guards that drop the rest. Of what is let through, the
+// rules with addresses stand first: they are cheap to pass by, and carry what
+// goes between hosts.
 func rulesOf(s State) []rule {
-	var accepts, guards []rule
+	var accepts, plain, guards []rule
 	for _, f := range s.Forwards {
-		accepts = append(accepts, f)
+		if f.Src.IsValid() || f.Dst.IsValid() {
+			accepts = append(accepts, f)
+		} else {
+			plain = append(plain, f)
+		}
 	}
 	for _, link := range s.Guards {
 		guards = append(guards, guard{link, false}, guard{link, true})
 	}
-	return append(tidy(accepts), tidy(guards)...)
+	return slices.Concat(tidy(accepts), tidy(plain), tidy(guards))
 }
 
 // tidy sorts rules by their texts, equal ones once.
