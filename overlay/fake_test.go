@@ -131,6 +131,8 @@ func (m *memory) Release(_ context.Context, _ string, l overlay.Lease) error {
 	return nil
 }
 
+func (*memory) Moved() {}
+
 func (m *memory) Watch(ctx context.Context, _ string, emit func(overlay.Snapshot)) error {
 	for {
 		m.mu.Lock()

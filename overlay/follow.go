@@ -309,6 +309,9 @@ func (o *Overlay) refreshUnderlay() {
 		if !n.used() || n.Underlay == now {
 			continue
 		}
+		if n.Underlay.Addr != now.Addr {
+			o.opt.Store.Moved()
+		}
 		o.opt.Log.Info("underlay changed", "from", n.Underlay.PublicIP, "to", now.PublicIP, "interface", now.Name, "mtu", now.MTU)
 		n.move(now)
 		if _, mtu, err := o.offer(n.record); err == nil {

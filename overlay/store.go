@@ -33,6 +33,9 @@ type Store interface {
 	// connections by reading everything anew; it returns ctx's error, or at
 	// once an error for a network name that cannot be a key.
 	Watch(ctx context.Context, network string, emit func(Snapshot)) error
+	// Moved tells that the host's address has changed, so that what was
+	// connected from the old one is connected anew.
+	Moved()
 }
 
 // Lease is one host's subnet of a network.

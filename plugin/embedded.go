@@ -116,6 +116,8 @@ func (g gated) Release(ctx context.Context, network string, lease overlay.Lease)
 	return g.store.Release(ctx, network, lease)
 }
 
+func (g gated) Moved() { g.store.Moved() }
+
 func (g gated) Watch(ctx context.Context, network string, emit func(overlay.Snapshot)) error {
 	if err := g.gate.wait(ctx); err != nil {
 		return ctx.Err()

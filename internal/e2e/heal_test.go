@@ -102,7 +102,7 @@ func TestLeaseFaults(t *testing.T) {
 		{"out of range", "10.66.1.0-24", fine, []string{"10.66.1.0"}},
 		{"another length", "10.5.201.0-25", fine, []string{"10.5.201.0"}},
 		{"wrong MAC", "10.5.201.0-24", strings.Replace(fine, "02:00:00:00:00:c8", "nonsense", 1), []string{"nonsense"}},
-		{"unknown backend", "10.5.201.0-24", strings.Replace(fine, "vxlan", "warp", 1), []string{`uses backend \"warp\"`}},
+		{"unknown backend", "10.5.201.0-24", strings.Replace(fine, "vxlan", "warp", 1), []string{`uses backend \\\"warp`}},
 		{"our own PublicIP", "10.5.201.0-24", strings.Replace(fine, "192.0.2.200", h.Addr().String(), 1), []string{"10.5.201.0", "names this host's PublicIP"}},
 		{"another VNI", "10.5.201.0-24", strings.Replace(fine, `"VNI":1`, `"VNI":7`, 1), []string{"uses VNI 7"}},
 	} {

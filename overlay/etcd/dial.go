@@ -70,17 +70,24 @@ func Dial(o Options) (*clientv3.Client, error) {
 	dialTimeout := orDefault(o.DialTimeout, defaultDialTimeout)
 	retry := backoff.DefaultConfig
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, maxRedial
+	ctx := context.WithValue(context.Background(), callTimeoutKey{}, o.CallTimeout)
+	dialing := []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: dialTimeout}),
+	}
+	if !strings.HasPrefix(o.Endpoints[0], "unix") {
+		l := newLines()
+		ctx = context.WithValue(ctx, linesKey{}, l)
+		dialing = append(dialing, grpc.WithContextDialer(l.dial))
+	}
 	cfg := clientv3.Config{
 		Endpoints:            o.Endpoints,
 		TLS:                  conf,
 		DialTimeout:          dialTimeout,
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
-		Context:              context.WithValue(context.Background(), callTimeoutKey{}, o.CallTimeout),
+		Context:              ctx,
 		Logger:               zap.NewNop(),
-		DialOptions: []grpc.DialOption{
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: dialTimeout}),
-		},
+		DialOptions:          dialing,
 	}
 	if o.Username != "" {
 		cfg.Token = pendingToken

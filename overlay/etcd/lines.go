@@ -1,0 +1,68 @@
+package etcd
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// lines are a client's connections. A connection from an address that the host
+// has no more is dead, and nobody says so: waiting for an answer takes longer
+// than connecting anew.
+type lines struct {
+	mu   sync.Mutex
+	open map[*line]struct{}
+}
+
+type line struct {
+	net.Conn
+	of *lines
+}
+
+func newLines() *lines { return &lines{open: map[*line]struct{}{}} }
+
+// dial connects to a host and port.
+func (l *lines) dial(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	one := &line{conn, l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[one] = struct{}{}
+	return one, nil
+}
+
+func (one *line) Close() error {
+	one.of.mu.Lock()
+	delete(one.of.open, one)
+	one.of.mu.Unlock()
+	return one.Conn.Close()
+}
+
+// cut ends every connection; the client makes new ones.
+func (l *lines) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for one := range l.open {
+		_ = one.Conn.Close() // whoever reads from it learns of it
+	}
+}
+
+// linesKey finds a client's lines in its context.
+type linesKey struct{}
+
+// Moved connects anew after the host's address has changed.
+func (s *Store) Moved() {
+	if l, ok := linesOf(s.client); ok {
+		l.cut()
+	}
+}
+
+func linesOf(client *clientv3.Client) (*lines, bool) {
+	l, ok := client.Ctx().Value(linesKey{}).(*lines)
+	return l, ok
+}
