@@ -40,12 +40,18 @@ func setScene(t *testing.T, settings ...string) *scene {
 		installWith(t, h, append([]string{"ETCD_ENDPOINTS=" + etcd.Endpoint}, settings...)...)
 	}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
+	s.furnish(t)
+	return s
+}
+
+// furnish makes the scene's networks and containers.
+func (s *scene) furnish(t *testing.T) {
+	t.Helper()
 	create(t, s.hosts, "--subnet", cidr)
 	for i, h := range s.hosts {
 		gateway := sh(t, h, "ip -o -4 addr | sed -n 's/.* fl-[^ ]* *inet \\([^/]*\\).*/\\1/p'")
 		s.addrs = append(s.addrs, start(t, h, echoes[i], echoArgs("--restart", "always", "--ip", head(gateway)+".77")...))
 	}
-	return s
 }
 
 // prefix is where the leases are in etcd.

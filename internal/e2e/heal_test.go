@@ -89,7 +89,7 @@ func TestAddressChanges(t *testing.T) {
 // TestLeaseFaults puts into etcd what a host must not fall for. Every peer that
 // is in order stays reachable all the time, and the log names each fault.
 func TestLeaseFaults(t *testing.T) {
-	s := setScene(t)
+	s := setScene(t, "LEASE_TTL=10s")
 	h := s.hosts[0]
 	mine := head(s.addrs[0]) + ".0-24"
 	fine := `{"PublicIP":"192.0.2.200","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:c8"}}`
@@ -139,7 +139,16 @@ func TestLeaseFaults(t *testing.T) {
 	t.Run("subnet taken by another", func(t *testing.T) {
 		hearts := s.hearts(t)
 		before := len(engineLog(t, h))
+		sh(t, h, "kill -STOP $(pidof flannel)")
+		t.Cleanup(func() { resume(t, h) })
+		wait(t, "the end of the paused host's lease", func() error {
+			if got := s.ctl(t, "get", prefix+"/subnets/"+mine); got != "" {
+				return fmt.Errorf("it says %s", got)
+			}
+			return nil
+		})
 		s.ctl(t, "put", prefix+"/subnets/"+mine, fine)
+		resume(t, h)
 		wait(t, "the alarm", func() error {
 			if text := engineLog(t, h)[before:]; !strings.Contains(text, "192.0.2.200") || !strings.Contains(text, "while containers of this host use it") {
 				return fmt.Errorf("not in %s", text)
@@ -155,11 +164,19 @@ func TestLeaseFaults(t *testing.T) {
 			return nil
 		})
 		s.sound(t)
-		// Meanwhile the peer sent to whom the lease named.
+		// Meanwhile the peer sent nothing, or to whom the lease named.
 		for _, p := range hearts {
 			t.Logf("from %s: %s", p.from, p.stop(t))
 		}
 	})
+}
+
+// resume lets a host's plugin go on.
+func resume(t testing.TB, h *netlab.Host) {
+	t.Helper()
+	if _, err := h.Exec(context.Background(), "sh", "-c", "kill -CONT $(pidof flannel)"); err != nil {
+		t.Error(err)
+	}
 }
 
 // engineLog is the log of a host's engine and plugin.
