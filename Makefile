@@ -64,9 +64,10 @@ demo: lab plugin
 bench: lab
 	$(GO) run ./internal/bench
 
-# latency measures docker run on our network beside the engine's own bridge.
+# latency measures docker run on our network beside the engine's own bridge, and
+# an engine's start with and without the plugin.
 latency: lab plugin
-	$(GO) test -tags lab -run '^$$' -bench DockerRun -benchtime 1x -timeout 20m ./internal/e2e
+	$(GO) test -tags lab -run '^$$' -bench 'DockerRun|EngineStart' -benchtime 1x -timeout 20m ./internal/e2e
 
 clean:
 	rm -rf build

@@ -71,3 +71,28 @@ func TestEngineFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestEmbeddedHostLost takes the host with the embedded etcd away: the other
+// goes on, and needs nothing when it is back.
+func TestEmbeddedHostLost(t *testing.T) {
+	install(t, cluster.hosts)
+	s := &scene{hosts: cluster.hosts}
+	s.furnish(t)
+	first, second := s.hosts[0], s.hosts[1]
+	if err := first.PowerOff(); err != nil {
+		t.Fatal(err)
+	}
+	docker(t, second, "run", "--rm", "--network", network, "busybox", "ping", "-c", "2", "-i", "0.2", "-w", "10", s.addrs[1])
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := first.StartEngine(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.sound(t)
+	for _, kill := range []func(){func() { killPlugin(t, first) }, func() { killPlugin(t, second) }} {
+		hearts := s.hearts(t)
+		kill()
+		s.sound(t)
+		calm(t, hearts, 0)
+	}
+}
