@@ -51,7 +51,7 @@ func handler(t testing.TB, r rooms) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return routes(driver.New(r), addrs, quietLog())
+	return routes(driver.New(r, addrs), addrs, quietLog())
 }
 
 // post makes one call and returns the status and the answer's fields.
@@ -105,7 +105,7 @@ func TestBadCalls(t *testing.T) {
 		{"null body", "/IpamDriver.RequestPool", " null ", 400, "empty"},
 		{"junk", "/IpamDriver.RequestPool", "{", 400, "RequestPool"},
 		{"another shape", "/NetworkDriver.CreateNetwork", `{"NetworkID":7}`, 400, "NetworkID"},
-		{"a large body", "/NetworkDriver.CreateNetwork", `{"NetworkID":"` + strings.Repeat("x", maxBody) + `"}`, 400, "too large"},
+		{"a large body", "/NetworkDriver.CreateNetwork", `{"NetworkID":"` + strings.Repeat("x", maxBody) + `"}`, 400, "larger than 1048576 bytes"},
 		{"an unknown call", "/NetworkDriver.Dance", "{}", 404, "Dance"},
 		{"an error of the room", "/NetworkDriver.CreateNetwork", `{"NetworkID":` + id + `,"IPv4Data":[{"AddressSpace":"flannel","Pool":"10.5.7.0/24"}]}`, 200, "no room"},
 	} {
