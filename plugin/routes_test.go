@@ -138,26 +138,6 @@ func TestBrokenAnswersWithTheReason(t *testing.T) {
 	}
 }
 
-func FuzzCalls(f *testing.F) {
-	paths := []string{
-		"/NetworkDriver.CreateNetwork", "/NetworkDriver.CreateEndpoint", "/NetworkDriver.Join", "/NetworkDriver.DeleteEndpoint",
-		"/IpamDriver.RequestPool", "/IpamDriver.RequestAddress", "/IpamDriver.ReleaseAddress", "/IpamDriver.ReleasePool",
-	}
-	for i := range paths {
-		f.Add(i, `{"NetworkID":`+id+`,"EndpointID":`+id+`,"Interface":{"Address":"10.5.7.9/24"},"PoolID":"10.5.7.0/24"}`)
-	}
-	f.Add(4, `{"AddressSpace":"flannel","Options":{"network":"blue"},"V6":true}`)
-	f.Add(0, `{"IPv4Data":[{"AddressSpace":"flannel"}],"Options":{"com.docker.network.generic":[]}}`)
-	h := handler(f, rooms{})
-	f.Fuzz(func(t *testing.T, call int, body string) {
-		path := paths[uint(call)%uint(len(paths))]
-		_, fields := post(t, h, path, body)
-		if text, _ := fields["Err"].(string); strings.Contains(text, "internal error") {
-			t.Errorf("%s %s: %s", path, body, text)
-		}
-	})
-}
-
 func TestSockets(t *testing.T) {
 	dir := t.TempDir()
 	paths := Paths{Managed: filepath.Join(dir, "managed", "flannel.sock"), Legacy: filepath.Join(dir, "flannel.sock")}

@@ -99,7 +99,8 @@ func (*slate) Underlay(kernel.UnderlaySpec) (kernel.Underlay, error) {
 func (s *slate) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state.String()
+	// Whether a missing pair is to be made lasts as long as a Join.
+	return strings.ReplaceAll(s.state.String(), " create\n", "\n")
 }
 
 // lockedBuffer is a log.
@@ -129,35 +130,44 @@ type world struct {
 	kernel  slate
 	log     lockedBuffer
 	dir     string
-	stop    func()
+	stop    func() error
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{dir: t.TempDir()}
+	w, err := worldIn(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return w
+}
+
+func worldIn(dir string) (w *world, err error) {
+	w = &world{dir: dir}
 	log := slog.New(slog.NewTextHandler(&w.log, nil))
-	var err error
 	w.overlay, err = overlay.New(overlay.Options{
 		Dir: w.dir, Store: &w.store, Kernel: &w.kernel, Backends: backends, TTL: 24 * time.Hour, Log: log,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if w.ipam, err = ipam.New(filepath.Join(w.dir, "addresses.json"), w.overlay); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	w.Handler = routes(driver.New(w.overlay, w.ipam), w.ipam, log)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.overlay.Run(ctx) }()
-	w.stop = sync.OnceFunc(func() {
+	w.stop = func() error {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(w.stop)
-	return w
+		return <-ended
+	}
+	return w, nil
 }
 
 // state is all that a call can change: both files, the lease and the kernel.
