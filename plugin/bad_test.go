@@ -55,7 +55,7 @@ func TestNoBody(t *testing.T) {
 	deep := strings.Repeat("[", 100_000)
 	for _, s := range life {
 		for body, says := range map[string]string{
-			"": "empty", " \n": "empty", "null": "empty", "[]": "array", "7": "number", `"x"`: "string", "true": "bool",
+			"": "empty", "\n": "empty", "null": "empty", "[]": "array", "7": "number", `"x"`: "string", "true": "bool",
 			"{}{}": "not JSON", s.body + "x": "not JSON", "\x00": "not JSON", deep: "depth", `{"Options":` + deep: "depth",
 		} {
 			d.refused("POST", s.path, body, s.path, says)
