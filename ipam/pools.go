@@ -119,7 +119,7 @@ func (c *Clerk) enter(ctx context.Context) error {
 	case c.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for another call about pools: %w", ctx.Err())
+		return fmt.Errorf("wait for another call about pools: %w; try again", ctx.Err())
 	}
 }
 

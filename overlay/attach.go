@@ -17,7 +17,7 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 		return err
 	}
 	if fresh {
-		if err := o.file.Commit(); err != nil {
+		if err := o.save(); err != nil {
 			o.unbind(n)
 			return fmt.Errorf("save Docker network %s: %w", head(b.ID), err)
 		}
@@ -30,7 +30,7 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 	if err != nil {
 		if fresh {
 			o.unbind(n)
-			err = errors.Join(err, o.file.Commit())
+			err = errors.Join(err, o.save())
 			o.poke()
 		}
 		return fmt.Errorf("make bridge %s for %s: %w", b.Name(), b.Subnet, err)
@@ -114,7 +114,7 @@ func (o *Overlay) Detach(ctx context.Context, id string) error {
 	o.mu.Lock()
 	n.Held = false
 	o.mu.Unlock()
-	if err := o.file.Commit(); err != nil {
+	if err := o.save(); err != nil {
 		return fmt.Errorf("save the removal of Docker network %s: %w", head(id), err)
 	}
 	if err := o.sync(ctx); err != nil {
@@ -142,7 +142,7 @@ func (o *Overlay) AddPort(_ context.Context, p Port) error {
 	if err != nil {
 		return err
 	}
-	if err := o.file.Commit(); err != nil {
+	if err := o.save(); err != nil {
 		if fresh {
 			o.dropPort(p.Network, p.Endpoint)
 		}
@@ -231,7 +231,7 @@ func (o *Overlay) RemovePort(_ context.Context, dockerNet, endpoint string) erro
 	if !o.dropPort(dockerNet, endpoint) {
 		return nil
 	}
-	if err := o.file.Commit(); err != nil {
+	if err := o.save(); err != nil {
 		return fmt.Errorf("save the removal of endpoint %s: %w", head(endpoint), err)
 	}
 	o.poke()

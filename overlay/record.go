@@ -132,6 +132,14 @@ func title(name string) string {
 	return "network " + name
 }
 
+// save returns once networks.json holds what is known now.
+func (o *Overlay) save() error {
+	if err := o.file.Commit(); err != nil {
+		return fmt.Errorf("%w; mend that and try again", err)
+	}
+	return nil
+}
+
 // records is the content of networks.json.
 func (o *Overlay) records() any {
 	o.mu.Lock()
