@@ -153,7 +153,7 @@ func (o *Overlay) sync(ctx context.Context, objects ...string) error {
 		select {
 		case <-passed:
 		case <-ctx.Done():
-			return fmt.Errorf("program the kernel: %w", ctx.Err())
+			return fmt.Errorf("program the kernel: %w; try again", ctx.Err())
 		}
 	}
 }

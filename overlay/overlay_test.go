@@ -76,11 +76,17 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &host{o, b, log, dir, run(t, o)}
+}
+
+// run runs an Overlay until stop, or the end of the test.
+func run(t *testing.T, o *overlay.Overlay) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- o.Run(ctx) }()
 	var once sync.Once
-	stop := func() {
+	stop = func() {
 		once.Do(func() {
 			cancel()
 			if err := <-ended; err != nil {
@@ -89,7 +95,7 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 		})
 	}
 	t.Cleanup(stop)
-	return &host{o, b, log, dir, stop}
+	return stop
 }
 
 // network acquires a subnet and attaches a Docker network to it.
@@ -255,6 +261,8 @@ func TestRefusals(t *testing.T) {
 		}
 		refused("a second network", acquire(""), "docker network rm 0123456789ab")
 		refused("a foreign pool", a.Attach(ctx, overlay.Bridge{ID: endpoint, Subnet: netip.MustParsePrefix("10.5.2.0/24")}), "10.5.2.0/24", "--ipam-driver flannel")
+		refused("the same network with another MTU", a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.1.0/24")}), "0123456789ab", "1400", "docker network rm")
+		refused("the same network on another subnet", a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.2.0/24"), MTU: 1400}), "10.5.1.0/24")
 		refused("an unknown endpoint", func() error { _, err := a.Join(ctx, dockerNet, endpoint); return err }(), "fedcba987654")
 		refused("an unknown network", a.AddPort(ctx, overlay.Port{Network: endpoint}), "fedcba987654", "docker network rm")
 	})
