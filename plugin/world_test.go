@@ -46,6 +46,8 @@ func (s *shelf) Claim(_ context.Context, _ string, c overlay.Claim) (overlay.Lea
 
 func (*shelf) Keep(context.Context, string, overlay.Lease) error { return nil }
 
+func (*shelf) Moved() {}
+
 func (s *shelf) Release(context.Context, string, overlay.Lease) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
