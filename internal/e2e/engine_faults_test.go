@@ -14,6 +14,7 @@ import (
 // TestEngineFaults takes engines and hosts away, after which the containers come
 // back by themselves, with their addresses.
 func TestEngineFaults(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway)
 	s := setScene(t)
 	restart := func(t *testing.T, h *netlab.Host) {
 		t.Helper()
