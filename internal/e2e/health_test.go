@@ -20,6 +20,9 @@ var unwell = regexp.MustCompile(`level=ERROR|repaired what others changed|\bpani
 const (
 	// repairs is the plugin's word when it mends what somebody has broken.
 	repairs = "repaired what others changed"
+	// afterBoot is the same at the start of a host: the engine makes its chains
+	// when the plugin is up already.
+	afterBoot = repairs + `.*kind=docker-user`
 	// etcdAway is the plugin's complaint where etcd does not answer.
 	etcdAway = "lease not renewed, trying on.*(no answer|code = Unavailable)"
 )
