@@ -7,8 +7,9 @@ LINT_AT := v2.15.0
 ROOTFS  := build/plugin/rootfs
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 FUZZ_S  ?= 5s
+SOAK    ?= 10m
 
-.PHONY: all plugin push lab unit lint fuzz test demo bench latency clean
+.PHONY: all plugin push lab unit lint fuzz test demo bench latency soak clean
 all: plugin
 
 # plugin leaves build/plugin ready for: docker plugin create docker-flannel build/plugin
@@ -68,6 +69,11 @@ bench: lab
 # an engine's start with and without the plugin.
 latency: lab plugin
 	$(GO) test -tags lab -run '^$$' -bench 'DockerRun|EngineStart' -benchtime 1x -timeout 20m ./internal/e2e
+
+# soak starts and stops five hundred containers while the plugin dies at every
+# step, and then has SOAK of faults at random. It prints the SEED to repeat them.
+soak: lab plugin
+	E2E_STARTS=500 SOAK=$(SOAK) SEED=$(SEED) CGO_ENABLED=0 $(GO) test -tags lab -run 'TestLeaks|TestSoak' -count 1 -timeout 0 -v ./internal/e2e
 
 clean:
 	rm -rf build

@@ -104,16 +104,10 @@ func (o *Overlay) unbind(n *network) {
 // engine has released the subnet before; where that call was lost, this one
 // stands for it. An unknown id is no error.
 func (o *Overlay) Detach(ctx context.Context, id string) error {
-	o.mu.Lock()
-	n := o.byDocker(id)
-	o.mu.Unlock()
+	n := o.detach(id)
 	if n == nil {
 		return nil
 	}
-	o.unbind(n)
-	o.mu.Lock()
-	n.Held = false
-	o.mu.Unlock()
 	if err := o.save(); err != nil {
 		return fmt.Errorf("save the removal of Docker network %s: %w", head(id), err)
 	}
@@ -121,6 +115,19 @@ func (o *Overlay) Detach(ctx context.Context, id string) error {
 		return err
 	}
 	return o.giveBack(ctx, n)
+}
+
+// detach forgets a Docker network. Once it has, the subnet may be acquired anew.
+func (o *Overlay) detach(id string) *network {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.byDocker(id)
+	if n != nil {
+		n.Docker, n.Ports, n.Held = nil, nil, false
+		clear(n.joining)
+		o.peers = nil
+	}
+	return n
 }
 
 // Attachments are the Docker networks of this host.

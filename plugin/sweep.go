@@ -145,14 +145,15 @@ func (s *sweeper) ask(ctx context.Context, id string) (*view, error) {
 	return v, nil
 }
 
-// drop removes a Docker network; the lease goes with it.
+// drop removes a Docker network; the lease goes with it. The pool goes first:
+// once the network is gone, the next one may have the same subnet.
 func (s *sweeper) drop(ctx context.Context, a overlay.Attachment) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	if err := s.overlay.Detach(ctx, a.ID); err != nil {
+	if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: a.Subnet.String()}); err != nil {
 		return err
 	}
-	if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: a.Subnet.String()}); err != nil {
+	if err := s.overlay.Detach(ctx, a.ID); err != nil {
 		return err
 	}
 	s.log.Warn("a network that the engine has forgotten was removed", "network", a.ID, "subnet", a.Subnet, "ports", len(a.Ports))

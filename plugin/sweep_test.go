@@ -46,6 +46,7 @@ type ledger struct {
 	attached []overlay.Attachment
 	held     map[netip.Prefix][]clerk.Holding
 	asked    time.Time // of every address
+	next     func()    // what the engine does as soon as a network is gone
 }
 
 func (l *ledger) Attachments() []overlay.Attachment           { return slices.Clone(l.attached) }
@@ -63,6 +64,9 @@ func (l *ledger) RemovePort(_ context.Context, _, endpoint string) error {
 
 func (l *ledger) Detach(context.Context, string) error {
 	l.attached = nil
+	if l.next != nil {
+		l.next()
+	}
 	return nil
 }
 
@@ -133,6 +137,20 @@ func TestSweep(t *testing.T) {
 			}
 		})
 	}
+	t.Run("network gone and made anew", func(t *testing.T) {
+		l := &ledger{attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}}}}
+		l.next = func() {
+			l.attached = []overlay.Attachment{{Bridge: overlay.Bridge{ID: "new", Subnet: subnet}}}
+			l.held = map[netip.Prefix][]clerk.Holding{subnet: {holding(9, "")}}
+		}
+		s := &sweeper{engine: &daemon{networks: map[string]map[string]string{"new": {}}}, overlay: l, ipam: l, log: slog.New(slog.DiscardHandler)}
+		for range 2 {
+			s.round(t.Context(), time.Now())
+		}
+		if got := l.text(); got != "new: 10.5.7.9" {
+			t.Errorf("left: %s", got)
+		}
+	})
 	t.Run("network gone", func(t *testing.T) {
 		l := &ledger{attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}}}}
 		s := &sweeper{engine: &daemon{}, overlay: l, ipam: l, log: slog.New(slog.DiscardHandler)}

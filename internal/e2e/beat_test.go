@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -72,7 +73,7 @@ func listen(c *net.UDPConn, back chan<- map[uint32]bool) {
 		if n == 4 {
 			got[binary.BigEndian.Uint32(b)] = true
 		}
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			back <- got
 			return
 		}

@@ -181,7 +181,7 @@ func account(t testing.TB, h *netlab.Host) {
 		}
 		out, err := h.Exec(t.Context(), "sh", "-c", "ip -o link | grep -o 'flv[0-9a-f]*\\|flp[0-9a-f]*' | sort -u")
 		veths := strings.Fields(strings.ReplaceAll(out, "flv", ""))
-		if err == nil && len(endpoints) > 0 && !slices.Equal(veths, endpoints) {
+		if err == nil && !slices.Equal(veths, endpoints) {
 			err = fmt.Errorf("veths %v, of containers %v", veths, endpoints)
 		}
 		return err
@@ -211,6 +211,7 @@ func engineBooks(t testing.TB, h *netlab.Host) (addrs, endpoints []string, err e
 
 // TestFaultsUnderTraffic does to running containers what they must not notice.
 func TestFaultsUnderTraffic(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway)
 	s := setScene(t)
 	for _, c := range []struct {
 		name  string

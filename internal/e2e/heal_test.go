@@ -18,6 +18,7 @@ import (
 // it must be back within two seconds. What others may keep (firewalld's reload)
 // comes back as well.
 func TestHeal(t *testing.T) {
+	expectErrors(t, cluster.hosts, repairs)
 	s := setScene(t)
 	peer := head(s.addrs[1]) + ".0"
 	for _, c := range []struct {
@@ -89,6 +90,7 @@ func TestAddressChanges(t *testing.T) {
 // TestLeaseFaults puts into etcd what a host must not fall for. Every peer that
 // is in order stays reachable all the time, and the log names each fault.
 func TestLeaseFaults(t *testing.T) {
+	expectErrors(t, cluster.hosts, "lease not renewed, trying on.*is leased to host 192.0.2.200 while containers of this host use it")
 	s := setScene(t, "LEASE_TTL=10s")
 	h := s.hosts[0]
 	mine := head(s.addrs[0]) + ".0-24"

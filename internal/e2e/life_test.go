@@ -20,7 +20,7 @@ func removeAll(t testing.TB, h *netlab.Host) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if _, err := h.Exec(ctx, "sh", "-c", "docker ps -aq | xargs -r docker rm -f"); err != nil {
+	if _, err := h.Exec(ctx, "sh", "-c", "docker ps -aq | xargs -r -n 5 -P 8 docker rm -f"); err != nil {
 		t.Error(err)
 	}
 }
@@ -105,6 +105,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestWrongSetting(t *testing.T) {
+	expectErrors(t, cluster.hosts, "the plugin cannot work until this is mended.*MTU=huge")
 	for _, h := range cluster.hosts {
 		t.Run(h.Name(), func(t *testing.T) {
 			docker(t, h, "plugin", "create", pluginName, "/plugin")

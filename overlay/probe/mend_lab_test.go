@@ -129,6 +129,8 @@ func (b *book) Keep(context.Context, string, overlay.Lease) error { return nil }
 
 func (b *book) Release(context.Context, string, overlay.Lease) error { return nil }
 
+func (b *book) Moved() {}
+
 func (b *book) Watch(ctx context.Context, _ string, emit func(overlay.Snapshot)) error {
 	for {
 		s := overlay.Snapshot{Configured: true}
