@@ -172,6 +172,7 @@ type board struct {
 	// keep is what every state must have from now on; missed is the first
 	// that had not.
 	keep, missed string
+	restored     bool // a device's checksum offload was wished on
 }
 
 func newBoard(ip string) *board {
@@ -186,6 +187,7 @@ func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = want
+	b.restored = b.restored || strings.Contains(want.String(), "txsum on")
 	if b.missed == "" && !strings.Contains(want.String(), b.keep) {
 		b.missed = want.String()
 	}

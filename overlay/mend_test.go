@@ -72,7 +72,7 @@ func withPeer(t *testing.T, w *wire, dir string) (*host, *memory) {
 }
 
 func TestMend(t *testing.T) {
-	const kept, off, on = "mtu 1450\naddr", "txsum off", "txsum on"
+	const kept, off = "mtu 1450\naddr", "txsum off"
 	for _, c := range []struct {
 		name    string
 		on, off probe.Verdict
@@ -82,9 +82,9 @@ func TestMend(t *testing.T) {
 	}{
 		{"healthy", probe.Healthy, probe.Healthy, 1, kept, ""},
 		{"mended", probe.Faulty, probe.Healthy, 2, off, `level=WARN msg="transmit checksum offload spoils the TCP and UDP packets to other hosts, so it is off: they arrive, and throughput is lower" network="the default network" device=flannel.1 interface=eth0 kernel=6.1 peer=10.5.2.0`},
-		{"not the cause", probe.Faulty, probe.Faulty, 2, on, "level=WARN msg=\"TCP and UDP packets reach a peer only without a checksum"},
+		{"not the cause", probe.Faulty, probe.Faulty, 2, kept, "level=WARN msg=\"TCP and UDP packets reach a peer only without a checksum"},
 		{"no answer", probe.Undetermined, probe.Undetermined, 8, kept, "ethtool -K flannel.1 tx off"},
-		{"no answer once off", probe.Faulty, probe.Undetermined, 16, on, "ethtool -K flannel.1 tx off"},
+		{"no answer once off", probe.Faulty, probe.Undetermined, 16, kept, "ethtool -K flannel.1 tx off"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -95,6 +95,10 @@ func TestMend(t *testing.T) {
 					t.Errorf("asked %d times, want %d", n, c.asked)
 				}
 				wantText(t, "kernel", a.board.text(), c.kernel)
+				// On again, and left to the operator from then on.
+				if want := c.on == probe.Faulty && c.off != probe.Healthy; a.board.restored != want {
+					t.Errorf("offload restored: %t, want %t", a.board.restored, want)
+				}
 				wantText(t, "log", a.log.String(), c.log)
 				if n := strings.Count(a.log.String(), "device="); n != min(1, len(c.log)) {
 					t.Errorf("%d lines in the log:\n%s", n, a.log)
@@ -220,5 +224,23 @@ func TestMendBackend(t *testing.T) {
 		if n := w.count(); n != 0 {
 			t.Errorf("asked %d times", n)
 		}
+	})
+}
+
+// TestMendLaterPeer asks a peer that came after all others were asked in vain.
+func TestMendLaterPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{on: probe.Undetermined, off: probe.Undetermined}
+		a, store := withPeer(t, w, t.TempDir())
+		time.Sleep(time.Hour)
+		w.set(probe.Faulty, probe.Healthy)
+		before := w.count()
+		time.Sleep(time.Hour)
+		if n := w.count(); n != before {
+			t.Errorf("asked %d times more without a new peer", n-before)
+		}
+		start(t, store, newBoard("192.0.2.3"), t.TempDir()).network(t)
+		time.Sleep(time.Hour)
+		wantText(t, "kernel", a.board.text(), "txsum off")
 	})
 }

@@ -186,6 +186,7 @@ func (o *Overlay) reconcile(ctx context.Context) error {
 			return ctx.Err()
 		case <-audit.C:
 			o.allowForwarding()
+			o.endMourning()
 			o.opt.Kernel.Doubt()
 			o.look.Store(true)
 		case <-again.C:

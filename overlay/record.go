@@ -41,8 +41,7 @@ type network struct {
 	kick      chan struct{}   // the lease needs care now
 	idle      chan struct{}   // closed while the store holds no lease of ours
 	carrying  carrying
-	last      Snapshot  // the last one that was adopted
-	mourning  time.Time // until when peers that the store lost are kept
+	mourning  mourning
 	mending   mending
 }
 

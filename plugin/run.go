@@ -161,7 +161,11 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		return nil, err
 	}
 	p.driver = driver.New(p.overlay, p.ipam)
-	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, log: log}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		log.Warn("read this process' mounts", "error", err)
+	}
+	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, self: pluginID(string(mounts), paths.State), log: log}
 	return p, nil
 }
 
