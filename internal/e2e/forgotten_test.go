@@ -67,24 +67,16 @@ func (s *scene) forgottenContainer(t *testing.T, h *netlab.Host) {
 
 func (s *scene) forgottenNetwork(t *testing.T, h *netlab.Host) {
 	id := docker(t, h, "network", "inspect", "-f", "{{.Id}}", network)
-	lease := func() string {
-		for _, line := range strings.Split(s.ctl(t, "get", "--prefix", prefix+"/subnets/"), "\n") {
-			if strings.Contains(line, `"`+h.Addr().String()+`"`) {
-				return line
-			}
-		}
-		return ""
-	}
 	before := len(engineLog(t, h))
 	unheard(t, h, "network", "rm", network)
-	if lease() == "" || traces(t, h) == "" {
-		t.Errorf("before the sweep there are the lease %q and %q", lease(), traces(t, h))
+	if lease, left := s.lease(t, h), traces(t, h); lease == "" || left == "" {
+		t.Errorf("before the sweep there are the lease %q and %q", lease, left)
 	}
 	wait(t, "the network's removal", func() error {
 		// The plugin's own socket stays.
-		left := strings.ReplaceAll(traces(t, h), "flannel.sock", "")
-		if lease() != "" || left != "" {
-			return fmt.Errorf("there are the lease %q and %q", lease(), left)
+		lease, left := s.lease(t, h), strings.ReplaceAll(traces(t, h), "flannel.sock", "")
+		if lease != "" || left != "" {
+			return fmt.Errorf("there are the lease %q and %q", lease, left)
 		}
 		return nil
 	})
@@ -92,6 +84,17 @@ func (s *scene) forgottenNetwork(t *testing.T, h *netlab.Host) {
 	docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
 	docker(t, h, "run", "--rm", "--network", network, "busybox", "true")
 	docker(t, h, "network", "rm", network)
+}
+
+// lease is what etcd says of a host.
+func (s *scene) lease(t *testing.T, h *netlab.Host) string {
+	t.Helper()
+	for line := range strings.SplitSeq(s.ctl(t, "get", "--prefix", prefix+"/subnets/"), "\n") {
+		if strings.Contains(line, `"`+h.Addr().String()+`"`) {
+			return line
+		}
+	}
+	return ""
 }
 
 // unheard runs a docker command while the plugin is disabled. In its place every

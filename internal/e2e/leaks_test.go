@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -25,10 +26,12 @@ const (
 	runners     = 3
 )
 
-// steps are where the plugin dies in TestLeaks: at every call of a container's
-// life.
-func steps() (all []strike) {
-	for _, call := range []string{"RequestAddress", "CreateEndpoint", "Join", "Leave", "DeleteEndpoint", "ReleaseAddress"} {
+// containerCalls are those of a container's life.
+var containerCalls = []string{"RequestAddress", "CreateEndpoint", "Join", "Leave", "DeleteEndpoint", "ReleaseAddress"}
+
+// steps are before and after each of the calls.
+func steps(calls ...string) (all []strike) {
+	for _, call := range calls {
 		all = append(all, strike{call, false}, strike{call, true})
 	}
 	return all
@@ -67,6 +70,7 @@ func TestLeaks(t *testing.T) {
 func churn(t *testing.T, h *netlab.Host, count int) {
 	b := putBooth(t, h)
 	began := time.Now()
+	all := steps(containerCalls...)
 	var next, failed atomic.Int64
 	var wg sync.WaitGroup
 	more := func(i int) bool {
@@ -77,7 +81,7 @@ func churn(t *testing.T, h *netlab.Host, count int) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; more(i); i = int(next.Add(1)) - 1 {
 				if i < count && i%strikeEvery == 0 {
-					b.order(steps()[i/strikeEvery%len(steps())])
+					b.order(all[i/strikeEvery%len(all)])
 				}
 				if err := try(t, h, "run", "--rm", "--network", network, "busybox", "true"); err != nil {
 					failed.Add(1)
@@ -103,4 +107,59 @@ func churn(t *testing.T, h *netlab.Host, count int) {
 		}
 		return err
 	})
+}
+
+// TestNetworkLeaks makes and removes networks while the plugin dies at every step
+// of that. The next one can be made within a minute, and nothing is left.
+func TestNetworkLeaks(t *testing.T) {
+	etcd, err := cluster.lab.Etcd(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{hosts: cluster.hosts, etcd: etcd}
+	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
+	t.Run("kills", func(t *testing.T) {
+		for _, h := range s.hosts {
+			t.Run(h.Name(), func(t *testing.T) {
+				t.Parallel()
+				installWith(t, h, "ETCD_ENDPOINTS="+etcd.Endpoint)
+				t.Cleanup(func() { forgetNetwork(h) })
+				b := putBooth(t, h)
+				for _, step := range steps("RequestPool", "CreateNetwork", "ReleaseAddress", "ReleasePool", "DeleteNetwork") {
+					renewNetwork(t, b, step)
+				}
+				wait(t, "the end of the lease", func() error {
+					if left := s.lease(t, h); left != "" {
+						return fmt.Errorf("there is %s", left)
+					}
+					return nil
+				})
+			})
+		}
+	})
+}
+
+// renewNetwork makes a network and removes it, during which the plugin dies, and
+// then does so again.
+func renewNetwork(t *testing.T, b *booth, step strike) {
+	t.Helper()
+	h := b.h
+	create := []string{"network", "create", "-d", "flannel", "--ipam-driver", "flannel", network}
+	began := time.Now()
+	b.order(step)
+	wait(t, "the plugin's death "+step.String(), func() error {
+		_, made := h.Docker(t.Context(), create...)
+		_, removed := h.Docker(t.Context(), "network", "rm", network)
+		if _, due := b.tally(); len(due) > 0 {
+			return errors.Join(errors.New("it lives"), made, removed)
+		}
+		return nil
+	})
+	wait(t, "a network after the plugin's death "+step.String(), func() error {
+		_, err := h.Docker(t.Context(), create...)
+		return err
+	})
+	docker(t, h, "run", "--rm", "--network", network, "busybox", "true")
+	docker(t, h, "network", "rm", network)
+	t.Logf("%s: %s", step, time.Since(began).Round(time.Millisecond))
 }

@@ -126,9 +126,9 @@ func TestSoak(t *testing.T) {
 	all, calmest := mischiefs(), map[string]usage{}
 	for began, round := time.Now(), 1; time.Since(began) < length; round++ {
 		m, h := all[chance.IntN(len(all))], s.hosts[chance.IntN(len(s.hosts))]
-		starts := chance.IntN(soakStarts + 1)
-		t.Logf("%s, round %d: %s on %s, %d containers", time.Since(began).Round(time.Second), round, m.name, h.Name(), starts)
-		s.disturb(t, m, h, starts)
+		starts, delay := chance.IntN(soakStarts+1), time.Duration(chance.IntN(1000))*time.Millisecond
+		t.Logf("%s, round %d: %s on %s after %s, %d containers", time.Since(began).Round(time.Second), round, m.name, h.Name(), delay, starts)
+		s.disturb(t, m, h, starts, delay)
 		s.sound(t)
 		for _, h := range s.hosts {
 			checkUsage(t, h, calmest)
@@ -136,9 +136,9 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// disturb has containers come and go on all hosts during a fault on one. Those
-// may fail to start.
-func (s *scene) disturb(t *testing.T, m mischief, h *netlab.Host, starts int) {
+// disturb has containers come and go on all hosts, and after a while, so in the
+// midst of a container's start, a fault on one. Containers may fail to start.
+func (s *scene) disturb(t *testing.T, m mischief, h *netlab.Host, starts int, delay time.Duration) {
 	t.Helper()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -151,6 +151,7 @@ func (s *scene) disturb(t *testing.T, m mischief, h *netlab.Host, starts int) {
 			}
 		})
 	}
+	<-time.After(delay)
 	m.do(t, s, h)
 }
 
