@@ -216,6 +216,12 @@ func (b *board) move(ip string) {
 	wake()
 }
 
+func (b *board) wasRestored() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.restored
+}
+
 // guard begins to watch for states without a part, and returns the first one.
 func (b *board) guard(part string) func() string {
 	b.mu.Lock()

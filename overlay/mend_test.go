@@ -96,8 +96,8 @@ func TestMend(t *testing.T) {
 				}
 				wantText(t, "kernel", a.board.text(), c.kernel)
 				// On again, and left to the operator from then on.
-				if want := c.on == probe.Faulty && c.off != probe.Healthy; a.board.restored != want {
-					t.Errorf("offload restored: %t, want %t", a.board.restored, want)
+				if want := c.on == probe.Faulty && c.off != probe.Healthy; a.board.wasRestored() != want {
+					t.Errorf("offload restored: %t, want %t", !want, want)
 				}
 				wantText(t, "log", a.log.String(), c.log)
 				if n := strings.Count(a.log.String(), "device="); n != min(1, len(c.log)) {
@@ -128,7 +128,9 @@ func TestMendRemembered(t *testing.T) {
 		w.set(probe.Faulty, probe.Faulty)
 		a = onWire(t, store, w, dir, "6.1")
 		synctest.Wait()
-		wantText(t, "kernel where it is of no use any more", a.board.text(), "txsum on")
+		if !a.board.wasRestored() {
+			t.Errorf("kernel where it is of no use any more:\n%s", a.board.text())
+		}
 
 		a.stop()
 		w.set(probe.Faulty, probe.Healthy)
@@ -167,7 +169,9 @@ func TestMendStopped(t *testing.T) {
 		w.set(probe.Faulty, probe.Faulty)
 		onWire(t, store, w, dir, "6.1")
 		synctest.Wait()
-		wantText(t, "kernel after the restart", w.board.text(), "txsum on")
+		if !w.board.wasRestored() {
+			t.Errorf("kernel after the restart:\n%s", w.board.text())
+		}
 	})
 }
 
@@ -233,11 +237,11 @@ func TestMendLaterPeer(t *testing.T) {
 		w := &wire{on: probe.Undetermined, off: probe.Undetermined}
 		a, store := withPeer(t, w, t.TempDir())
 		time.Sleep(time.Hour)
+		w.count()
 		w.set(probe.Faulty, probe.Healthy)
-		before := w.count()
 		time.Sleep(time.Hour)
-		if n := w.count(); n != before {
-			t.Errorf("asked %d times more without a new peer", n-before)
+		if n := w.count(); n != 0 {
+			t.Errorf("asked %d times more without a new peer", n)
 		}
 		start(t, store, newBoard("192.0.2.3"), t.TempDir()).network(t)
 		time.Sleep(time.Hour)

@@ -31,6 +31,7 @@ func TestPortAgain(t *testing.T) {
 		} else {
 			wantText(t, "error", err.Error(), "fedcba987654", p.Addr.String())
 		}
+		synctest.Wait() // nothing is being saved
 		if err := os.Mkdir(filepath.Join(h.dir, "networks.json.tmp"), 0o700); err != nil {
 			t.Fatal(err)
 		}
