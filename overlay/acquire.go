@@ -16,9 +16,8 @@ import (
 
 // rest is how soon an unused subnet may be handed out again. Engines up to 26
 // ask again at once, without end, when the subnet overlaps a route or a name
-// server of the host; a person does not.
-// It is longer than any call takes, so a create that is slow between its two
-// calls keeps its subnet.
+// server of the host; a person does not. It is longer than any call takes, so a
+// create that is slow between its two calls keeps its subnet.
 const rest = 12 * time.Second
 
 // Acquire gives the host's subnet of a network to the engine's address
