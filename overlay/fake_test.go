@@ -73,7 +73,7 @@ func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.
 	m.mu.Lock()
 	old, taken := m.leases[want]
 	m.mu.Unlock()
-	if taken && old.PublicIP != c.PublicIP {
+	if taken && old.PublicIP != c.PublicIP && old.PublicIP != c.Former {
 		return lease, &overlay.TakenError{Subnet: want, Owner: old.PublicIP}
 	}
 	m.edit(func() { m.leases[want] = lease })

@@ -130,6 +130,7 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 			claimed = false
 		case <-wait.C:
 		}
+		addr := o.address(n)
 		err := o.renew(ctx, n, claimed)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -142,6 +143,9 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 			retry.reset()
 			wait.Reset(min(o.opt.TTL/3, maxRenewal))
 			continue
+		}
+		if o.address(n) != addr {
+			continue // it was cut off with the former address, and the kick is there
 		}
 		if err.Error() != reported {
 			reported = err.Error()

@@ -78,6 +78,13 @@ func (n *network) enter(ctx context.Context) error {
 
 func (n *network) leave() { <-n.writing }
 
+// address is the host's, as the network has it.
+func (o *Overlay) address(n *network) netip.Addr {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return n.Underlay.Addr
+}
+
 // used tells whether the engine still needs the subnet.
 func (n *network) used() bool { return n.Held || n.Docker != nil }
 
