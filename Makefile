@@ -53,7 +53,7 @@ lab:
 # test is everything, as root. The tests on engines come last and one package
 # at a time: each starts machines of its own.
 test: lab lint unit fuzz plugin
-	$(GO) vet -tags lab ./...
+	$(GO) vet -tags lab,soak ./...
 	$(GO) test -race -tags lab ./overlay/...
 	CGO_ENABLED=0 $(GO) test -tags lab -p 1 -count 1 -timeout 30m ./internal/...
 
@@ -73,7 +73,7 @@ latency: lab plugin
 # soak starts and stops five hundred containers while the plugin dies at every
 # step, and then has SOAK of faults at random. It prints the SEED to repeat them.
 soak: lab plugin
-	E2E_STARTS=500 SOAK=$(SOAK) SEED=$(SEED) CGO_ENABLED=0 $(GO) test -tags lab -run 'TestLeaks|TestSoak' -count 1 -timeout 0 -v ./internal/e2e
+	E2E_STARTS=500 SOAK=$(SOAK) SEED=$(SEED) CGO_ENABLED=0 $(GO) test -tags lab,soak -run 'TestLeaks|TestSoak' -count 1 -timeout 0 -v ./internal/e2e
 
 clean:
 	rm -rf build

@@ -90,7 +90,7 @@ func TestMend(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &wire{on: c.on, off: c.off}
 				a, _ := withPeer(t, w, t.TempDir())
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) // the fake clock's
 				if n := w.count(); n != c.asked {
 					t.Errorf("asked %d times, want %d", n, c.asked)
 				}
@@ -120,7 +120,7 @@ func TestMendRemembered(t *testing.T) {
 		a.stop()
 		w.set(probe.Faulty, probe.Undetermined)
 		a = onWire(t, store, w, dir, "6.1")
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		wantText(t, "kernel after a restart", a.board.text(), "txsum off")
 		wantText(t, "log", a.log.String(), "stays off")
 
@@ -223,7 +223,7 @@ func TestMendBackend(t *testing.T) {
 		b := newBoard("192.0.2.2")
 		b.under.Net = w.board.under.Net
 		start(t, store, b, t.TempDir()).network(t)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		wantText(t, "kernel", a.board.text(), "via 192.0.2.2")
 		if n := w.count(); n != 0 {
 			t.Errorf("asked %d times", n)
@@ -236,15 +236,15 @@ func TestMendLaterPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{on: probe.Undetermined, off: probe.Undetermined}
 		a, store := withPeer(t, w, t.TempDir())
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		w.count()
 		w.set(probe.Faulty, probe.Healthy)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		if n := w.count(); n != 0 {
 			t.Errorf("asked %d times more without a new peer", n)
 		}
 		start(t, store, newBoard("192.0.2.3"), t.TempDir()).network(t)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		wantText(t, "kernel", a.board.text(), "txsum off")
 	})
 }

@@ -1,7 +1,6 @@
 package overlay_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -28,26 +28,9 @@ const (
 type host struct {
 	*overlay.Overlay
 	board *board
-	log   *lockedBuffer
+	log   *logbuf.Buffer
 	dir   string
 	stop  func()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // start runs a host on the state files in dir.
@@ -64,7 +47,7 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &lockedBuffer{}
+	log := &logbuf.Buffer{}
 	opt := overlay.Options{
 		Dir: dir, Store: store, Kernel: b, Backends: backends,
 		Initial: initial, TTL: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(log, nil)),
@@ -444,7 +427,7 @@ func TestLostPeer(t *testing.T) {
 		if _, back := store.held()[n.Subnet]; !back {
 			t.Error("the host's own lease is not claimed back")
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) // the fake clock's
 		synctest.Wait()
 		lacksText(t, "kernel", a.board.text(), route)
 	})

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 )
 
 // send writes bytes to the socket, ends the sending, and returns the answers.
@@ -128,7 +130,7 @@ func TestBodyThatNeverComes(t *testing.T) {
 				srv := server(h)
 				go func() { _ = srv.Serve(p) }()
 				go func() { _, _ = io.WriteString(near, c.raw) }()
-				answer, ended := &lockedBuffer{}, make(chan struct{})
+				answer, ended := &logbuf.Buffer{}, make(chan struct{})
 				go func() {
 					_, _ = io.Copy(answer, near)
 					close(ended)

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/driver"
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/ipam"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -105,24 +105,6 @@ func (s *slate) text() string {
 	return strings.ReplaceAll(s.state.String(), " create\n", "\n")
 }
 
-// lockedBuffer is a log.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // world is every room of the plugin on a store and a kernel that are not real.
 type world struct {
 	http.Handler
@@ -130,7 +112,7 @@ type world struct {
 	ipam    *ipam.Clerk
 	store   shelf
 	kernel  slate
-	log     lockedBuffer
+	log     logbuf.Buffer
 	dir     string
 	stop    func() error
 }

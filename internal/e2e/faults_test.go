@@ -113,7 +113,7 @@ func (s *scene) sound(t *testing.T) {
 			docker(t, h, "run", "--rm", "--name", "probe", "--network", network, "busybox", "ping", "-c", "2", "-i", "0.2", "-w", "10", to)
 		}
 		act(t, h, echoes[i], "push", s.addrs[1-i])
-		s.account(t, h)
+		account(t, h)
 	}
 }
 
@@ -157,11 +157,6 @@ func readBooks(t testing.TB, h *netlab.Host) (b books, err error) {
 
 // account waits until the plugin's books and the host's veth pairs are what the
 // engine's containers have.
-func (s *scene) account(t testing.TB, h *netlab.Host) {
-	t.Helper()
-	account(t, h)
-}
-
 func account(t testing.TB, h *netlab.Host) {
 	t.Helper()
 	wait(t, "the books of "+h.Name(), func() error {

@@ -1,4 +1,4 @@
-//go:build lab
+//go:build lab && soak
 
 package e2e
 
@@ -106,9 +106,6 @@ func startEngine(t testing.TB, h *netlab.Host) {
 // TestSoak does mischief at random for a long time while containers come and go,
 // and looks after each whether everything is as it should be.
 func TestSoak(t *testing.T) {
-	if os.Getenv(soakEnv) == "" {
-		t.Skip("a long run of its own: make soak")
-	}
 	length, err := time.ParseDuration(os.Getenv(soakEnv))
 	if err != nil {
 		t.Fatalf("%s: %v", soakEnv, err)
