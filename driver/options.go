@@ -18,7 +18,8 @@ const minMTU = 68
 
 // options are a network's options as typed values.
 type options struct {
-	mtu int // bytes; 0 for the network's own
+	mtu  int // bytes; 0 for the network's own
+	ipv6 bool
 }
 
 // parseOptions reads what the engine sent. An error names the option, its
@@ -33,9 +34,7 @@ func parseOptions(raw map[string]any) (options, error) {
 	if raw[enableIPv4Key] == false {
 		return opt, fmt.Errorf("--ipv4=false: a flannel network needs IPv4; leave it out")
 	}
-	if raw[enableIPv6Key] == true {
-		return opt, fmt.Errorf("--ipv6: the flannel network has no IPv6 subnets; leave it out")
-	}
+	opt.ipv6 = raw[enableIPv6Key] == true
 	given, isMap := raw[genericKey].(map[string]any)
 	if !isMap && raw[genericKey] != nil {
 		return opt, fmt.Errorf("option %s=%v is not an object of texts; give options with -o NAME=VALUE", genericKey, raw[genericKey])

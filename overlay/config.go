@@ -214,7 +214,7 @@ func (c Config) Subnets() iter.Seq[netip.Prefix] {
 }
 
 // CountIPv6 returns how many IPv6 subnets the network can lease, of a very large
-// network the first 2^62.
+// network the first 2^30.
 func (c Config) CountIPv6() int {
 	if !c.EnableIPv6 {
 		return 0
@@ -223,14 +223,14 @@ func (c Config) CountIPv6() int {
 	maxHi, maxLo := words(c.IPv6SubnetMax)
 	lo, borrow := bits.Sub64(maxLo, minLo, 0)
 	hi, _ := bits.Sub64(maxHi, minHi, borrow)
-	const most = 1<<62 - 1
+	const most = 1 << 30
 	switch shift := 128 - c.IPv6SubnetLen; {
 	case shift >= 64:
 		lo, hi = hi>>(shift-64), 0
 	default:
 		lo, hi = lo>>shift|hi<<(64-shift), hi>>shift
 	}
-	if hi > 0 || lo > most {
+	if hi > 0 || lo >= most {
 		return most
 	}
 	return int(lo) + 1

@@ -31,10 +31,11 @@ type Settings struct {
 	Config     []byte // flannel config to create where etcd has none
 	Iface      string
 	PublicIP   netip.Addr
+	PublicIPv6 netip.Addr
 	MTU        int // bytes; 0 for the largest possible
 	LeaseTTL   time.Duration
 	LogLevel   slog.Level
-	configText [3]string
+	configText [4]string
 }
 
 // Setting is one setting's name, default and meaning; config.json and the
@@ -63,9 +64,11 @@ var AllSettings = []Setting{
 	{"ETCD_PASSWORD", "", "etcd user's password", text(func(s *Settings) *string { return &s.Password })},
 	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
 	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
+	{"IPV6_NETWORK", "", "IPv6 half of that cluster network, such as fd00:5::/48, of which every host has a /64; empty for IPv4 alone", configPart(3)},
 	{"BACKEND", "vxlan", "backend of that network: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
+	{"PUBLIC_IPV6", "", "IPv6 address at which the other hosts reach this one, for networks with IPv6; empty for the interface's", readPublicIPv6},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
 	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
@@ -139,6 +142,15 @@ func (s *Settings) config() ([]byte, error) {
 	config, err := overlay.NewConfig(network, length, backend)
 	if err != nil {
 		return nil, fmt.Errorf("settings NETWORK=%s SUBNET_LEN=%s BACKEND=%s: %w", s.configText[0], s.configText[1], s.configText[2], err)
+	}
+	if text := s.configText[3]; text != "" {
+		six, err := netip.ParsePrefix(text)
+		if err != nil || !six.Addr().Is6() || six.Addr().Is4In6() {
+			return nil, fmt.Errorf("setting IPV6_NETWORK=%s: give an IPv6 network such as fd00:5::/48, or nothing for IPv4 alone", text)
+		}
+		if config, err = overlay.DualStack(config, six); err != nil {
+			return nil, fmt.Errorf("setting IPV6_NETWORK=%s: %w", text, err)
+		}
 	}
 	parsed, err := overlay.ParseConfig(config)
 	if err != nil {
@@ -232,6 +244,18 @@ func readPublicIP(s *Settings, value string) error {
 		return errors.New("give an IPv4 address of this host, such as 10.0.0.1")
 	}
 	s.PublicIP = ip
+	return nil
+}
+
+func readPublicIPv6(s *Settings, value string) error {
+	if value == "" {
+		return nil
+	}
+	ip, err := netip.ParseAddr(value)
+	if err != nil || !ip.Is6() || ip.Is4In6() || ip.Zone() != "" || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() || ip.IsLinkLocalUnicast() {
+		return errors.New("give an IPv6 address of this host that is not link-local, such as fd00:c0::1")
+	}
+	s.PublicIPv6 = ip
 	return nil
 }
 

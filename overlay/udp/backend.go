@@ -2,6 +2,7 @@ package udp
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -59,8 +60,10 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 			return overlay.Publication{}, fmt.Errorf("address %s of interface %s is not IPv4, which the tunnel needs", ip, self.Underlay.Name)
 		}
 	}
-	return overlay.Publication{Overhead: Overhead, MTU: self.Underlay.MTU}, nil
+	return overlay.Publication{Overhead: Overhead, MTU: self.Underlay.MTU, NoIPv6: errNoIPv6}, nil
 }
+
+var errNoIPv6 = errors.New("the backend udp carries IPv4 packets alone, as flannel's does: make the network with vxlan or host-gw")
 
 // Plan returns the TUN device, with the whole network routed to it: what no
 // peer holds is answered there.
@@ -85,7 +88,7 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		Links:    []kernel.Link{{Name: name, MTU: self.Underlay.MTU - Overhead, TUN: true}},
 		Addrs:    []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(self.Subnet.Addr(), self.Subnet.Addr().BitLen())}},
 		Routes:   []kernel.Route{{Dst: self.Config.Network, Link: name}},
-		Forwards: self.Through(name),
+		Forwards: self.Halves()[0].Through(name),
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
 	}, junk

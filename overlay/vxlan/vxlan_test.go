@@ -167,7 +167,8 @@ func FuzzVtep(f *testing.F) {
 	f.Add(`{"VNI":-1,"VtepMAC":null}`)
 	f.Add(``)
 	f.Fuzz(func(t *testing.T, data string) {
-		m, err := vtep(params{VNI: 1}, lease("10.2.30.0/24", "172.24.152.193", Type, data), map[kernel.MAC]netip.Addr{})
+		peer := overlay.Peer{Subnet: netip.MustParsePrefix("10.2.30.0/24"), PublicIP: netip.MustParseAddr("172.24.152.193"), Data: json.RawMessage(data)}
+		m, err := vtep(params{VNI: 1}, Type, peer, map[kernel.MAC]netip.Addr{})
 		if err == nil && (m.IsZero() || m[0]&1 != 0) {
 			t.Errorf("%q gives %s", data, m)
 		}
