@@ -67,7 +67,7 @@ func (c *Clerk) CreateNetwork(ctx context.Context, req *network.CreateNetworkReq
 			return err
 		}
 	case opt.ipv6:
-		return fmt.Errorf("--ipv6: this engine asks for IPv6 addresses only where it is told which; give the flannel network's IPv6 network too, as in: docker network create -d flannel --ipam-driver flannel --ipv6 --subnet fd00:5::/48 NAME")
+		return fmt.Errorf("--ipv6: the engine asked for no IPv6 addresses; tell it which, by the flannel network's IPv6 network, as in: docker network create -d flannel --ipam-driver flannel --ipv6 --subnet fd00:5::/48 NAME")
 	}
 	return c.nets.Attach(ctx, b)
 }
