@@ -163,7 +163,7 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 	r.MTU = mtu
 	claim.Prefer, claim.Must, claim.PreferIPv6 = r.Subnet, false, earlier
 	if o.lacksIPv6(r) != nil {
-		claim.PublicIPv6, claim.BackendV6Data = netip.Addr{}, nil
+		claim = claim.ipv4()
 	}
 	if must.IsValid() {
 		claim.Prefer, claim.Must = must, true
@@ -275,8 +275,8 @@ func (o *Overlay) offer(r record) (Claim, int, error) {
 	claim := Claim{
 		PublicIP: r.Underlay.PublicIP, Former: r.Former, BackendType: pub.Type, BackendData: pub.Data, TTL: o.opt.TTL,
 	}
-	if pub.NoIPv6 == nil && r.Underlay.IPv6.Addr.IsValid() {
-		claim.PublicIPv6, claim.BackendV6Data = r.Underlay.IPv6.PublicIP, pub.IPv6Data
+	if r.Config.EnableIPv6 && pub.NoIPv6 == nil {
+		claim.IPv6, claim.PublicIPv6, claim.BackendV6Data = true, r.Underlay.IPv6.PublicIP, pub.IPv6Data
 	}
 	return claim, mtu, nil
 }

@@ -3,7 +3,22 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 )
+
+// NoIPv6 tells what keeps IPv6 packets from travelling over IPv6; nil for nothing.
+func (s Self) NoIPv6() error {
+	if s.Underlay.IPv6.Addr.IsValid() {
+		return nil
+	}
+	return fmt.Errorf("interface %s has no IPv6 address that other hosts could reach, and IPv6 packets travel over IPv6: give it one, use the backend udp, or leave --ipv6 out", s.Underlay.Name)
+}
+
+// ipv4 is a claim without the IPv6 half.
+func (c Claim) ipv4() Claim {
+	c.IPv6, c.PublicIPv6, c.BackendV6Data = false, netip.Addr{}, nil
+	return c
+}
 
 // minIPv6MTU is what every link with IPv6 carries, RFC 8200, in bytes.
 const minIPv6MTU = 1280
@@ -50,8 +65,6 @@ func (o *Overlay) lacksIPv6(r record) error {
 		return errors.New("the network's config says nothing of IPv6; it was made without the setting IPV6_NETWORK: leave --ipv6 out, or put EnableIPv6 true and an IPv6Network such as fd00:5::/48 into the config in etcd and create the Docker network anew on every host")
 	case pub.NoIPv6 != nil:
 		return pub.NoIPv6
-	case !r.Underlay.IPv6.Addr.IsValid():
-		return fmt.Errorf("interface %s has no IPv6 address that other hosts could reach, and IPv6 packets travel over IPv6: give it one, or leave --ipv6 out", r.Underlay.Name)
 	case r.MTU < minIPv6MTU:
 		return fmt.Errorf("containers' MTU is %d here, and IPv6 needs %d: raise that of interface %s or the setting MTU, or leave --ipv6 out", r.MTU, minIPv6MTU, r.Underlay.Name)
 	}

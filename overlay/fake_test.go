@@ -70,7 +70,7 @@ func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.
 		return overlay.Lease{}, overlay.ErrFull
 	}
 	lease := overlay.Lease{Subnet: want, PublicIP: c.PublicIP, BackendType: c.BackendType, BackendData: c.BackendData}
-	if c.PublicIPv6.IsValid() {
+	if c.IPv6 {
 		lease.PublicIPv6, lease.BackendV6Data = c.PublicIPv6, c.BackendV6Data
 		if lease.IPv6Subnet = c.PreferIPv6; !lease.IPv6Subnet.IsValid() {
 			lease.IPv6Subnet = cfg.IPv6Subnet(int(want.Addr().As4()[2]) - 1)

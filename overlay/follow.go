@@ -175,8 +175,8 @@ func (o *Overlay) renew(ctx context.Context, n *network, claimed bool) error {
 	claim.PreferIPv6, claim.MustIPv6 = r.IPv6Subnet, r.IPv6Subnet.IsValid()
 	switch {
 	case !claim.MustIPv6:
-		claim.PublicIPv6, claim.BackendV6Data = netip.Addr{}, nil
-	case !claim.PublicIPv6.IsValid():
+		claim = claim.ipv4()
+	case !claim.IPv6:
 		return fmt.Errorf("the lease has IPv6 subnet %s: %w", r.IPv6Subnet, o.whyNoIPv6(r))
 	}
 	_, err = o.opt.Store.Claim(ctx, r.Name, claim)

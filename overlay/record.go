@@ -136,7 +136,7 @@ func (n *network) view() Network {
 func (n *network) self() Self {
 	s := Self{
 		Config: n.Config, Subnet: n.Subnet, MAC: n.VTEP, Underlay: n.Underlay, MTU: n.MTU, TxSum: n.txSum(),
-		IPv6: n.Config.EnableIPv6 && n.Underlay.IPv6.Addr.IsValid(), IPv6Subnet: n.IPv6Subnet, IPv6MAC: n.IPv6VTEP,
+		IPv6: n.Config.EnableIPv6, IPv6Subnet: n.IPv6Subnet, IPv6MAC: n.IPv6VTEP,
 	}
 	if n.Docker != nil {
 		s.Bridge = n.Docker.Name()

@@ -57,8 +57,9 @@ type Claim struct {
 	PublicIP    netip.Addr
 	BackendType string
 	BackendData json.RawMessage
-	// PublicIPv6, if it is valid, asks for an IPv6 subnet beside the IPv4 one,
-	// in one lease; the network must have IPv6 then.
+	// IPv6 asks for an IPv6 subnet beside the IPv4 one, in one lease; the
+	// network must have IPv6 then.
+	IPv6          bool
 	PublicIPv6    netip.Addr
 	BackendV6Data json.RawMessage
 	// Former is the PublicIP that the host had before, zero for none. A lease

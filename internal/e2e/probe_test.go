@@ -72,10 +72,11 @@ func act(t testing.TB, h *netlab.Host, container, role string, args ...string) s
 	return out
 }
 
-// serve plays a role in a container's network until the test ends.
-func serve(t testing.TB, h *netlab.Host, container, role string, args ...string) {
+// serve answers, in a container's network, what the other roles send, until the
+// test ends.
+func serve(t testing.TB, h *netlab.Host, container string) {
 	t.Helper()
-	p, err := h.Start("nsenter", inside(t, h, container, role, args)...)
+	p, err := h.Start("nsenter", inside(t, h, container, "echo", nil)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 	l := h.lease
 	l.PublicIP = c.claim.PublicIP
 	l.BackendType, l.BackendData = c.claim.BackendType, c.claim.BackendData
-	if c.claim.PublicIPv6.IsValid() {
+	if c.claim.IPv6 {
 		l.PublicIPv6, l.BackendV6Data = c.claim.PublicIPv6, c.claim.BackendV6Data
 	}
 	value, err := encodeLease(l)

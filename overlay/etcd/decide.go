@@ -82,7 +82,7 @@ func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.C
 	if !cfg.EnableIPv4 {
 		return decision{}, fmt.Errorf("the network's config has EnableIPv4 false: only networks with IPv4 have subnets to claim")
 	}
-	if claim.PublicIPv6.IsValid() && !cfg.EnableIPv6 {
+	if claim.IPv6 && !cfg.EnableIPv6 {
 		return decision{}, fmt.Errorf("the network's config has no IPv6 any more (EnableIPv6): %w", overlay.ErrNoIPv6)
 	}
 	own, stale := mine(cfg, all, claim)
@@ -101,7 +101,7 @@ func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.C
 		return decision{drop: stale}, nil
 	}
 	subnet, err := chooseSubnet(ctx, cfg, all, claim)
-	if err != nil || !claim.PublicIPv6.IsValid() {
+	if err != nil || !claim.IPv6 {
 		return decision{create: pair{subnet: subnet}}, err
 	}
 	ipv6, err := chooseIPv6(ctx, cfg, all, claim, subnet)
@@ -161,7 +161,7 @@ func suits(lease overlay.Lease, claim overlay.Claim) bool {
 	if claim.MustIPv6 && lease.IPv6Subnet != claim.PreferIPv6 {
 		return false
 	}
-	return lease.IPv6Subnet.IsValid() == claim.PublicIPv6.IsValid()
+	return lease.IPv6Subnet.IsValid() == claim.IPv6
 }
 
 // belongs reports whether a lease is the claiming host's: it says its PublicIP,

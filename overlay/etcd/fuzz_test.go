@@ -80,7 +80,7 @@ func claimAmong(t *testing.T, cfg overlay.Config, all []held, claim overlay.Clai
 				t.Errorf("creates %s: %v", p, err)
 			}
 		}
-		if d.create.ipv6.IsValid() != claim.PublicIPv6.IsValid() {
+		if d.create.ipv6.IsValid() != claim.IPv6 {
 			t.Errorf("creates %+v", d.create)
 		}
 	case len(d.drop) == 0:

@@ -17,6 +17,7 @@ const dualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd
 // dualOf is a claim of host i with IPv6.
 func dualOf(i int) overlay.Claim {
 	c := claimOf(i)
+	c.IPv6 = true
 	c.PublicIPv6 = netip.MustParseAddr(fmt.Sprintf("fd00:c0::%x", i))
 	c.BackendV6Data = fmt.Appendf(nil, `{"VNI":1,"VtepMAC":"02:00:00:06:%02x:%02x"}`, byte(i>>8), byte(i))
 	return c

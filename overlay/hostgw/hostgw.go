@@ -23,7 +23,7 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 			"PublicIP %s is not the address %s of interface %s, so other hosts cannot route through it; leave the setting PUBLIC_IP out, or use the backend vxlan",
 			u.PublicIP, u.Addr, u.Name)
 	}
-	pub := overlay.Publication{Type: Type, MTU: self.Underlay.MTU}
+	pub := overlay.Publication{Type: Type, MTU: self.Underlay.MTU, NoIPv6: self.NoIPv6()}
 	if six := self.Underlay.IPv6; six.PublicIP != six.Addr {
 		pub.NoIPv6 = fmt.Errorf(
 			"PublicIPv6 %s is not the address %s of interface %s, so other hosts cannot route through it; leave the setting PUBLIC_IPV6 out, or use the backend vxlan",

@@ -86,8 +86,11 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	if p.MTU > 0 {
 		mtu = p.MTU
 	}
-	pub := overlay.Publication{Type: Type, MTU: mtu}
+	pub := overlay.Publication{Type: Type, MTU: mtu, NoIPv6: self.NoIPv6()}
 	for _, h := range self.Halves() {
+		if !h.Place.Addr.IsValid() {
+			continue
+		}
 		say, err := json.Marshal(data{VNI: p.VNI, VtepMAC: h.MAC})
 		if err != nil {
 			return pub, fmt.Errorf("write BackendData: %w", err)
