@@ -79,6 +79,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return serveBroken(ctx, doors, log, err)
 	}
 	level.Set(settings.LogLevel)
+	settings.warn(log)
 	p, err := build(paths, settings, log)
 	if err != nil {
 		return serveBroken(ctx, doors, log, err)
@@ -120,13 +121,15 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p := &parts{}
 	endpoints := s.Endpoints
 	if len(endpoints) == 0 {
-		opt := embedded.Options{Dir: paths.State + "/etcd", Listen: s.Listen, Log: log}
+		opt := embedded.Options{
+			Dir: paths.State + "/etcd", Listen: s.Listen, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, Log: log,
+		}
 		p.embedded = newKeeper(opt, log)
 		endpoints = []string{embedded.New(opt).Endpoint()}
 	}
 	client, err := etcd.Dial(etcd.Options{
 		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
-		Username: s.Username, Password: s.Password, DialTimeout: dialTimeout, CallTimeout: callTimeout,
+		Username: s.Username, Password: string(s.Password), PasswordFile: s.PasswordFile, DialTimeout: dialTimeout, CallTimeout: callTimeout,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)

@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -52,6 +54,9 @@ func (h *handshake) ClientHandshake(ctx context.Context, authority string, raw n
 		how = credentials.NewTLS(conf)
 	}
 	conn, info, err := how.ClientHandshake(ctx, authority, raw)
+	if h.secure && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		err = fmt.Errorf("%w: %w", errNoTLS, err)
+	}
 	if err != nil {
 		return nil, nil, h.explain(authority, err)
 	}
@@ -82,7 +87,10 @@ func (g *greeting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var errTLSAnswer = errors.New("the answer is TLS")
+var (
+	errTLSAnswer = errors.New("the answer is TLS")
+	errNoTLS     = errors.New("the server ends the connection at the first word of TLS")
+)
 
 // looksLikeTLS tells a TLS alert (RFC 8446, section 5.1), or the words of an
 // HTTP/1 server that was asked for TLS, from HTTP/2.
@@ -125,7 +133,7 @@ func (h *handshake) judge(authority string, err error) (why string, sure bool) {
 		return fmt.Sprintf("the certificate of etcd at %s (%s) is not valid now: give etcd a new one, or set this host's clock", authority, about(invalid.Cert)), true
 	case errors.As(err, &invalid):
 		return fmt.Sprintf("the certificate of etcd at %s (%s) is no good: give etcd one with extendedKeyUsage serverAuth, signed by the CA of ETCD_CAFILE", authority, about(invalid.Cert)), true
-	case errors.As(err, &header):
+	case errors.As(err, &header), errors.Is(err, errNoTLS):
 		return fmt.Sprintf("etcd at %s speaks no TLS: give http:// in ETCD_ENDPOINTS, or give etcd a certificate", authority), true
 	case errors.Is(err, errTLSAnswer):
 		return fmt.Sprintf("etcd at %s speaks TLS: give https:// in ETCD_ENDPOINTS, and ETCD_CAFILE", authority), true
@@ -136,9 +144,9 @@ func (h *handshake) judge(authority string, err error) (why string, sure bool) {
 	case !h.secure:
 		return fmt.Sprintf("etcd at %s ends the connection at once: if it speaks TLS, give https:// in ETCD_ENDPOINTS, and ETCD_CAFILE", authority), false
 	case h.certs.cert == "":
-		return fmt.Sprintf("etcd at %s ends the connection at once: it may want a client certificate, ETCD_CERTFILE and ETCD_KEYFILE, or speak no TLS", authority), false
+		return fmt.Sprintf("etcd at %s ends the connection at once: it may want a client certificate, ETCD_CERTFILE and ETCD_KEYFILE", authority), false
 	}
-	return fmt.Sprintf("etcd at %s ends the connection at once: it may not accept the client certificate %s, or speak no TLS", authority, h.certs.shown()), false
+	return fmt.Sprintf("etcd at %s ends the connection at once: it may not accept the client certificate %s", authority, h.certs.shown()), false
 }
 
 // refused is for a server that says no to what the client has shown.
