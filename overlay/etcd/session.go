@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -42,9 +43,10 @@ func (s *session) options() []grpc.DialOption {
 }
 
 // unary signs in where that has not been done, and again where the server has
-// forgotten the token.
+// forgotten the token. A question about the server is nobody's in particular:
+// Store.explain asks it to learn why there is no connection.
 func (s *session) unary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	if method == etcdserverpb.Auth_Authenticate_FullMethodName {
+	if method == etcdserverpb.Auth_Authenticate_FullMethodName || method == etcdserverpb.Maintenance_Status_FullMethodName {
 		return next(ctx, method, req, reply, conn, opts...)
 	}
 	t, err := s.get(ctx, conn)
@@ -90,7 +92,10 @@ func (s *session) get(ctx context.Context, conn *grpc.ClientConn) (token, error)
 	return s.renew(ctx, conn, token{})
 }
 
-// renew returns another token than old; whoever waited meanwhile shares it.
+// renew returns another token than old. Signing in outlives a caller that cannot
+// wait, since whoever comes next shares the token: when all hosts of a large
+// cluster sign in at once etcd is busy for long, and what is given up it has done
+// in vain.
 func (s *session) renew(ctx context.Context, conn *grpc.ClientConn, old token) (token, error) {
 	var now token
 	select {
@@ -98,23 +103,38 @@ func (s *session) renew(ctx context.Context, conn *grpc.ClientConn, old token) (
 	case <-ctx.Done():
 		return now, ctx.Err()
 	}
-	defer func() { s.turn <- now }()
 	if now != old {
+		s.turn <- now
 		return now, nil
 	}
-	fresh, err := s.signIn(ctx, conn)
-	if err == nil {
-		now = fresh
+	var fresh token
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		if fresh, err = s.signIn(context.WithoutCancel(ctx), conn); err != nil {
+			s.turn <- old
+		} else {
+			s.turn <- fresh
+		}
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return fresh, err
+	case <-ctx.Done():
+		return old, ctx.Err()
 	}
-	return now, err
 }
+
+// signInTimeout bounds one attempt; closing the client ends it, too.
+const signInTimeout = 30 * time.Second
 
 func (s *session) signIn(ctx context.Context, conn *grpc.ClientConn) (token, error) {
 	password, err := s.password.read()
 	if err != nil {
 		return token{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, DefaultCallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, signInTimeout)
 	defer cancel()
 	got, err := etcdserverpb.NewAuthClient(conn).Authenticate(ctx,
 		&etcdserverpb.AuthenticateRequest{Name: s.user, Password: password}, grpc.WaitForReady(true))
