@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func newVault(t *testing.T) *vault {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.markers = append(v.markers, base64.StdEncoding.EncodeToString(der)[:60], fmt.Sprintf("%x", raw), key.D.String())
+		v.markers = append(v.markers, base64.StdEncoding.EncodeToString(der)[:60], fmt.Sprintf("%x", raw))
 	}
 	return v
 }
@@ -242,7 +243,7 @@ func newHome(t *testing.T, v *vault, said io.Writer, log *slog.Logger, pairs map
 func (h *home) call(t *testing.T) (answer string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("POST", life[0].path, strings.NewReader(life[0].body)))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, life[0].path, strings.NewReader(life[0].body)))
 	answer = w.Body.String()
 	fmt.Fprintln(h.said, answer)
 	return answer

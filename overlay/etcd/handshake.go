@@ -206,6 +206,3 @@ func (t *trouble) get() error {
 	defer t.mu.Unlock()
 	return t.err
 }
-
-// troubleKey finds a client's trouble in its context.
-type troubleKey struct{}

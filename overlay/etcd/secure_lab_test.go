@@ -4,6 +4,7 @@ package etcd
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/internal/recipe"
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
@@ -137,6 +139,8 @@ func TestLeastRights(t *testing.T) {
 func TestSignsInAgain(t *testing.T) {
 	c := newCastle(t, "--auth-token-ttl", "1")
 	w := c.world(t, c.user)
+	var log logbuf.Buffer
+	WithLogger(slog.New(slog.NewTextHandler(&log, nil)))(w.store)
 	w.configure(t, stockConfig)
 	l := w.claim(t, claimOf(1))
 	first := watch(t, w.store, "")
@@ -162,6 +166,10 @@ func TestSignsInAgain(t *testing.T) {
 		}
 	}
 	works("after the tokens have expired")
+	works("once more")
+	if text := log.String(); text != "" {
+		t.Errorf("a watch did not go on:\n%s", text)
+	}
 	c.stop()
 	c.start(t)
 	works("after a restart of etcd")
