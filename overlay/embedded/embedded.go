@@ -198,6 +198,10 @@ func (s *Server) config() *embed.Config {
 func parseListen(text string) (url.URL, error) {
 	u, err := url.Parse(text)
 	if err == nil {
+		if u.User != nil {
+			u.User = url.User("hidden")
+			text = u.String()
+		}
 		host, port, splitErr := net.SplitHostPort(u.Host)
 		ip := net.ParseIP(host)
 		if (u.Scheme == "http" || u.Scheme == "https") && splitErr == nil && ip != nil && port != "" && (u.Path == "" || u.Path == "/") &&
