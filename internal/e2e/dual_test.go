@@ -58,16 +58,16 @@ func TestDualStack(t *testing.T) {
 			there4, there := dual(t, two, "there", "busybox", "sh", "-c", largeServer)
 			contains(t, "route", sh(t, one, "ip route get "+there), "dev "+c.device)
 			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
-			for _, size := range []string{"1", "1382", "2000", "8972"} {
+			for _, size := range []string{"1", "8972"} {
 				for _, to := range []string{there4, there} {
-					docker(t, one, "exec", "here", "ping", "-c", "2", "-i", "0.2", "-w", "5", "-s", size, to)
+					docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", "-s", size, to)
 				}
 				for _, to := range []string{here4, here} {
-					docker(t, two, "exec", "there", "ping", "-c", "2", "-i", "0.2", "-w", "5", "-s", size, to)
+					docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", "-s", size, to)
 				}
 			}
-			sh(t, one, "ping -c 2 -i 0.2 -w 5 "+there)
-			sh(t, two, "ping -c 2 -i 0.2 -w 5 "+here)
+			sh(t, one, "ping -c 1 -w 5 "+there)
+			sh(t, two, "ping -c 1 -w 5 "+here)
 			fetch(t, one, "here", "["+there+"]")
 			fetch(t, two, "there", "["+here+"]")
 			serve(t, one, "here")
