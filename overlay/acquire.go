@@ -3,7 +3,6 @@ package overlay
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -188,32 +187,6 @@ func (o *Overlay) roomFor(r record) error {
 		return fmt.Errorf("in the way is %s", conflict)
 	}
 	return nil
-}
-
-// initial is the config to create where the store has none: that of the
-// settings, with the backend that was asked for.
-func (o *Overlay) initial(req Request) ([]byte, error) {
-	if req.Name != "" {
-		return nil, nil
-	}
-	if req.Backend == "" || len(o.opt.Initial) == 0 {
-		return o.opt.Initial, nil
-	}
-	if _, err := o.backend(req.Backend); err != nil {
-		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", req.Backend, err)
-	}
-	cfg, err := ParseConfig(o.opt.Initial)
-	if err != nil {
-		return nil, fmt.Errorf("config to begin with: %w", err)
-	}
-	if cfg.Backend.Type == req.Backend {
-		return o.opt.Initial, nil
-	}
-	cfg.Backend.Raw, err = json.Marshal(map[string]string{"Type": req.Backend})
-	if err != nil {
-		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", req.Backend, err)
-	}
-	return NewConfig(cfg.Network, cfg.SubnetLen, cfg.Backend.Raw)
 }
 
 // wantSubnet turns --subnet into the subnet that must be claimed; zero for any.

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
@@ -17,6 +20,10 @@ type Backend interface {
 	// host's lease says. An error names the field, its value and what is
 	// accepted.
 	Publish(self Self) (Publication, error)
+	// Distinct returns a Backend object for a new network, from what the user
+	// gave: what networks of one host must not share is made unlike that of
+	// the others'.
+	Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error)
 	// Plan returns what the kernel must hold so that self reaches peers,
 	// and the peers that were skipped, each with its reason. Peers never
 	// include self.
@@ -70,6 +77,29 @@ func (s Self) Through(device string) []kernel.Forward {
 		{In: s.Bridge, Out: device, Src: s.Subnet, Dst: s.Config.Network},
 		{In: device, Out: s.Bridge, Src: s.Config.Network, Dst: s.Subnet},
 	}
+}
+
+// Unlike sets a number in a Backend object, unless it is given there, to the
+// least from first on that none of those taken has.
+func Unlike(raw json.RawMessage, field string, first, last int, taken []int) (json.RawMessage, error) {
+	object := map[string]json.RawMessage{}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &object); err != nil {
+			return nil, fmt.Errorf("read the Backend object %s: %w", raw, err)
+		}
+	}
+	for key := range object {
+		if strings.EqualFold(key, field) {
+			return raw, nil
+		}
+	}
+	for n := first; n <= last; n++ {
+		if !slices.Contains(taken, n) {
+			object[field] = json.RawMessage(strconv.Itoa(n))
+			return json.Marshal(object)
+		}
+	}
+	return nil, fmt.Errorf("no %s from %d to %d is free", field, first, last)
 }
 
 // Publication is what a host says in its lease, and what it costs.

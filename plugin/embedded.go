@@ -88,7 +88,7 @@ type gated struct {
 	gate  *keeper
 }
 
-func (g gated) Config(ctx context.Context, network string, initial []byte) (overlay.Config, error) {
+func (g gated) Config(ctx context.Context, network string, initial overlay.Initial) (overlay.Config, error) {
 	if err := g.gate.wait(ctx); err != nil {
 		return overlay.Config{}, err
 	}

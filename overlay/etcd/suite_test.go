@@ -2,6 +2,8 @@ package etcd
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
@@ -29,6 +32,7 @@ func suite(t *testing.T, endpoint string) {
 		"ClaimStale":        testClaimStale,
 		"ClaimTwice":        testClaimTwice,
 		"ClaimTTL":          testClaimTTL,
+		"ConfigCensus":      testConfigCensus,
 		"ClaimRespectsJunk": testClaimRespectsJunk,
 		"ClaimDualStack":    testClaimDualStack,
 		"ClaimCancelled":    testClaimCancelled,
@@ -61,7 +65,7 @@ func testConfigRace(t *testing.T, w *world) {
 		s := w.newStore(t)
 		all.Go(func() {
 			var err error
-			if got[i], err = s.Config(t.Context(), "", []byte(texts[i%2])); err != nil {
+			if got[i], err = s.Config(t.Context(), "", fixed(texts[i%2])); err != nil {
 				t.Error(err)
 			}
 		})
@@ -83,7 +87,7 @@ func testConfigRace(t *testing.T, w *world) {
 }
 
 func testConfigErrors(t *testing.T, w *world) {
-	_, err := w.store.Config(t.Context(), "", []byte(`{"Network":"x"}`))
+	_, err := w.store.Config(t.Context(), "", fixed(`{"Network":"x"}`))
 	if err == nil || !strings.Contains(err.Error(), `Network "x"`) || !strings.Contains(err.Error(), w.endpoint) {
 		t.Errorf("a bad initial config: %v", err)
 	}
@@ -91,12 +95,12 @@ func testConfigErrors(t *testing.T, w *world) {
 		t.Errorf("it was written: %s", text)
 	}
 	w.put(t, "/config", `{"Network":"10.0.0.0/31"}`)
-	_, err = w.store.Config(t.Context(), "", []byte(stockConfig))
+	_, err = w.store.Config(t.Context(), "", fixed(stockConfig))
 	if err == nil || !strings.Contains(err.Error(), w.prefix+"/config") {
 		t.Errorf("a bad config in etcd: %v", err)
 	}
 	for _, name := range []string{"config", "subnets", "subnets-blue", "a/b", "..", "blue "} {
-		if _, err := w.store.Config(t.Context(), name, []byte(stockConfig)); err == nil {
+		if _, err := w.store.Config(t.Context(), name, fixed(stockConfig)); err == nil {
 			t.Errorf("network %q is accepted", name)
 		}
 	}
@@ -166,4 +170,42 @@ func testRelease(t *testing.T, w *world) {
 		}
 	}
 	w.checkLeases(t)
+}
+
+// Hosts that create networks at once see each other's.
+func testConfigCensus(t *testing.T, w *world) {
+	w.configure(t, stockConfig)
+	const hosts = 8
+	var g errgroup.Group
+	for i := range hosts {
+		g.Go(func() error {
+			// Two hosts each for one name.
+			_, err := w.store.Config(t.Context(), fmt.Sprintf("net%d", i/2), func(others map[string]overlay.Config) ([]byte, error) {
+				if others[""].Network != netip.MustParsePrefix("10.5.0.0/16") {
+					t.Errorf("the default network is not among %v", others)
+				}
+				for n := 6; ; n++ {
+					p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 16)
+					if !slices.ContainsFunc(slices.Collect(maps.Values(others)), func(c overlay.Config) bool { return c.Network == p }) {
+						return overlay.NewConfig(p, 24, nil)
+					}
+				}
+			})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[netip.Prefix]bool{}
+	for i := range hosts / 2 {
+		cfg, err := w.store.Config(t.Context(), fmt.Sprintf("net%d", i), nil)
+		if err != nil || seen[cfg.Network] {
+			t.Errorf("net%d: %s, %v", i, cfg.Network, err)
+		}
+		seen[cfg.Network] = true
+	}
+	if len(seen) != hosts/2 {
+		t.Errorf("networks %v", seen)
+	}
 }

@@ -3,6 +3,7 @@
 package hostgw
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
@@ -24,6 +25,11 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 			u.PublicIP, u.Addr, u.Name)
 	}
 	return overlay.Publication{Type: Type, MTU: self.Underlay.MTU}, nil
+}
+
+// Distinct returns raw: routes of several networks are in nobody's way.
+func (Backend) Distinct(raw json.RawMessage, _ []json.RawMessage) (json.RawMessage, error) {
+	return raw, nil
 }
 
 // Plan returns one route a peer.

@@ -62,6 +62,17 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return overlay.Publication{Overhead: Overhead, MTU: self.Underlay.MTU}, nil
 }
 
+// Distinct gives a network a port of its own, not that of the default network.
+func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error) {
+	taken := make([]int, 0, len(others))
+	for _, o := range others {
+		if p, err := parse(o); err == nil {
+			taken = append(taken, p.Port)
+		}
+	}
+	return overlay.Unlike(raw, "Port", DefaultPort+1, maxPort, taken)
+}
+
 // Plan returns the TUN device, with the whole network routed to it: what no
 // peer holds is answered there.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {

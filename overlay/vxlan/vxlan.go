@@ -91,6 +91,17 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return overlay.Publication{Type: Type, Data: say, Overhead: Overhead, MTU: mtu}, nil
 }
 
+// Distinct gives a network a VNI of its own, not that of the default network.
+func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error) {
+	taken := make([]int, 0, len(others))
+	for _, o := range others {
+		if p, err := parse(o); err == nil {
+			taken = append(taken, p.VNI)
+		}
+	}
+	return overlay.Unlike(raw, "VNI", DefaultVNI+1, maxVNI, taken)
+}
+
 // Plan returns the device and what it needs to know of each peer.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
 	p, err := parse(self.Config.Backend.Raw)

@@ -1,0 +1,114 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
+)
+
+// configText reads the config key, or creates it. Networks are created one at a
+// time: each with a name bumps the census, and none is created on an older one,
+// or not knowing the default network.
+func (s *Store) configText(ctx context.Context, k keys, initial overlay.Initial) ([]byte, error) {
+	for attempt := 0; ; attempt++ {
+		text, err := s.readConfig(ctx, k)
+		if err != nil || text != nil {
+			return text, err
+		}
+		if initial == nil {
+			return nil, overlay.ErrNoConfig
+		}
+		text, err = s.createConfig(ctx, k, initial)
+		if err != nil || text != nil {
+			return text, err
+		}
+		if err := pause(ctx, rand.N(5*time.Millisecond<<min(attempt, 5))); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// readConfig returns nil where there is no config.
+func (s *Store) readConfig(ctx context.Context, k keys) ([]byte, error) {
+	ctx, cancel := s.call(ctx)
+	defer cancel()
+	got, err := s.client.Get(ctx, k.config())
+	if err != nil || len(got.Kvs) == 0 {
+		return nil, err
+	}
+	return got.Kvs[0].Value, nil
+}
+
+// census is a key that changes with every network with a name that is created. No
+// network's name begins with a dot.
+func (s *Store) census() string { return path.Join(s.prefix, ".networks") }
+
+// createConfig returns nil where another host was faster.
+func (s *Store) createConfig(ctx context.Context, k keys, initial overlay.Initial) ([]byte, error) {
+	others, known, err := s.others(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	text, err := initial(others)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := overlay.ParseConfig(text); err != nil {
+		return nil, fmt.Errorf("there is none, and the one to create is not valid: %w", err)
+	}
+	ctx, cancel := s.call(ctx)
+	defer cancel()
+	puts := []clientv3.Op{clientv3.OpPut(k.config(), string(text))}
+	if k.network != "" {
+		puts = append(puts, clientv3.OpPut(s.census(), k.network))
+	}
+	made, err := s.client.Txn(ctx).If(
+		clientv3.Compare(clientv3.CreateRevision(k.config()), "=", 0),
+		clientv3.Compare(clientv3.ModRevision(s.census()), "=", known[s.census()]),
+		clientv3.Compare(clientv3.ModRevision(s.first()), "=", known[s.first()]),
+	).Then(puts...).Commit()
+	if err != nil || !made.Succeeded {
+		return nil, err
+	}
+	return text, nil
+}
+
+// first is the default network's config.
+func (s *Store) first() string { return keys{base: path.Join(s.prefix)}.config() }
+
+// others returns the configs of all networks but one, and the revisions of what
+// must not change before one more is created. What cannot be read is nobody's
+// network.
+func (s *Store) others(ctx context.Context, k keys) (map[string]overlay.Config, map[string]int64, error) {
+	ctx, cancel := s.call(ctx)
+	defer cancel()
+	base := path.Join(s.prefix) + "/"
+	got, err := s.client.Get(ctx, base, clientv3.WithPrefix())
+	if err != nil {
+		return nil, nil, err
+	}
+	others, known := map[string]overlay.Config{}, map[string]int64{}
+	for _, kv := range got.Kvs {
+		key := string(kv.Key)
+		if key == s.census() || key == s.first() {
+			known[key] = kv.ModRevision
+		}
+		name, isConfig := strings.CutSuffix("/"+strings.TrimPrefix(key, base), "/config")
+		name = strings.TrimPrefix(name, "/")
+		other, err := newKeys(s.prefix, name)
+		if !isConfig || err != nil || other == k {
+			continue
+		}
+		if cfg, err := overlay.ParseConfig(kv.Value); err == nil {
+			others[name] = cfg
+		}
+	}
+	return others, known, nil
+}
