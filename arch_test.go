@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/statefile": {},
+	"internal/logbuf":    {},
 	"internal/netlab":    {},
 	"internal/bench": {
 		"internal/netlab", "overlay", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",

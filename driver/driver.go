@@ -23,15 +23,24 @@ type Networks interface {
 	RemovePort(ctx context.Context, network, endpoint string) error
 }
 
+// Addresses is what the clerk asks of whoever hands addresses out.
+type Addresses interface {
+	// Held tells whether the address is handed out.
+	Held(addr netip.Addr) bool
+}
+
 // AddressSpace is what the ipam clerk calls its addresses; by it the driver
 // knows that a pool is a lease.
 const AddressSpace = "flannel"
 
 // Clerk answers NetworkDriver calls. Every call is idempotent.
-type Clerk struct{ nets Networks }
+type Clerk struct {
+	nets  Networks
+	addrs Addresses
+}
 
 // New makes a Clerk.
-func New(nets Networks) *Clerk { return &Clerk{nets} }
+func New(nets Networks, addrs Addresses) *Clerk { return &Clerk{nets, addrs} }
 
 // Capabilities says that each host has its own part of the network and that
 // the parts reach each other.
@@ -69,7 +78,7 @@ func leasePool(req *network.CreateNetworkRequest) (netip.Prefix, error) {
 	}
 	pool, err := netip.ParsePrefix(data.Pool)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("pool %q is not a subnet: %w", data.Pool, err)
+		return netip.Prefix{}, fmt.Errorf("pool %q is not a subnet such as 10.5.7.0/24: leave --subnet out", data.Pool)
 	}
 	return pool.Masked(), nil
 }
@@ -89,14 +98,14 @@ func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointR
 		return nil, err
 	}
 	if req.Interface == nil || req.Interface.Address == "" {
-		return nil, fmt.Errorf("endpoint %s has no IPv4 address", req.EndpointID)
+		return nil, fmt.Errorf("endpoint %s has no IPv4 address: create the network with --ipam-driver flannel", req.EndpointID)
 	}
 	prefix, err := netip.ParsePrefix(req.Interface.Address)
-	if err != nil {
-		return nil, fmt.Errorf("address %q of endpoint %s: %w", req.Interface.Address, req.EndpointID, err)
+	if err != nil || !prefix.Addr().Is4() {
+		return nil, fmt.Errorf("address %q of endpoint %s is not an IPv4 address with its subnet's length, such as 10.5.7.2/24: leave --ip out", req.Interface.Address, req.EndpointID)
 	}
-	if !prefix.Addr().Is4() {
-		return nil, fmt.Errorf("address %s of endpoint %s is not IPv4", prefix, req.EndpointID)
+	if !c.addrs.Held(prefix.Addr()) {
+		return nil, fmt.Errorf("address %s of endpoint %s was not handed out by flannel on this host: start the container again", prefix.Addr(), req.EndpointID)
 	}
 	port := overlay.Port{Network: req.NetworkID, Endpoint: req.EndpointID, Addr: prefix.Addr()}
 	var answer network.EndpointInterface
@@ -104,7 +113,7 @@ func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointR
 		port.MAC = macOf(port.Addr)
 		answer.MacAddress = port.MAC.String()
 	} else if port.MAC, err = kernel.ParseMAC(req.Interface.MacAddress); err != nil {
-		return nil, fmt.Errorf("endpoint %s: %w", req.EndpointID, err)
+		return nil, fmt.Errorf("endpoint %s: %w: correct --mac-address or leave it out", req.EndpointID, err)
 	}
 	if err := c.nets.AddPort(ctx, port); err != nil {
 		return nil, err
@@ -169,7 +178,7 @@ var ids = regexp.MustCompile(`^[0-9a-z]{12,64}$`)
 func checkIDs(all ...string) error {
 	for _, id := range all {
 		if !ids.MatchString(id) {
-			return fmt.Errorf("%.80q is not a Docker id of 12 to 64 letters and digits", id)
+			return fmt.Errorf("%.80q is not a Docker id: give 12 to 64 lower-case letters and digits", id)
 		}
 	}
 	return nil

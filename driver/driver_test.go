@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,13 @@ func (n *nets) Join(context.Context, string, string) (overlay.Joined, error) {
 	}}, n.err
 }
 
+// handed is where these addresses are handed out.
+type handed []netip.Addr
+
+func (h handed) Held(addr netip.Addr) bool { return slices.Contains(h, addr) }
+
+var nine = handed{netip.MustParseAddr("10.5.7.9")}
+
 func create(t *testing.T, options, pool string) (*nets, error) {
 	t.Helper()
 	req := &network.CreateNetworkRequest{NetworkID: netID}
@@ -47,7 +55,7 @@ func create(t *testing.T, options, pool string) (*nets, error) {
 		t.Fatal(err)
 	}
 	n := &nets{}
-	return n, New(n).CreateNetwork(t.Context(), req)
+	return n, New(n, nine).CreateNetwork(t.Context(), req)
 }
 
 const lease = `[{"AddressSpace":"flannel","Pool":"10.5.7.0/24","Gateway":"10.5.7.1/24"}]`
@@ -71,6 +79,8 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"null pool", `{}`, `[null]`, "--ipam-driver flannel"},
 		{"junk pool", `{}`, `[{"AddressSpace":"flannel","Pool":"x"}]`, `"x"`},
 		{"ipv6", `{"com.docker.network.enable_ipv6":true}`, lease, "--ipv6"},
+		{"junk ipv6", `{"com.docker.network.enable_ipv6":"yes"}`, lease, "enable_ipv6=yes"},
+		{"junk ipv4", `{"com.docker.network.enable_ipv4":0}`, lease, "enable_ipv4=0"},
 		{"no ipv4", `{"com.docker.network.enable_ipv4":false}`, lease, "--ipv4=false"},
 		{"unknown option", `{"com.docker.network.generic":{"color":"red"}}`, lease, "-o color=red"},
 		{"small mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"7"}}`, lease, "mtu=7"},
@@ -102,7 +112,7 @@ func TestCreateEndpoint(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &nets{}
-			res, err := New(n).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
+			res, err := New(n, nine).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,18 +136,19 @@ func TestCreateEndpointRefuses(t *testing.T) {
 		"no address":   {},
 		"junk address": {Address: "10.5.7"},
 		"ipv6":         {Address: "fd00::1/64"},
+		"not given":    {Address: "10.5.7.10/24"},
 		"junk mac":     {Address: "10.5.7.9/24", MacAddress: "zz"},
 	} {
 		n := &nets{}
 		req := &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: iface}
-		if _, err := New(n).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
+		if _, err := New(n, nine).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
 			t.Errorf("%s: error %v, port %+v", name, err, n.port)
 		}
 	}
 }
 
 func TestJoin(t *testing.T) {
-	res, err := New(&nets{}).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	res, err := New(&nets{}, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +162,7 @@ func TestJoin(t *testing.T) {
 }
 
 func TestIDsAreChecked(t *testing.T) {
-	c, ctx := New(&nets{}), t.Context()
+	c, ctx := New(&nets{}, nine), t.Context()
 	for _, id := range []string{"", "short", "../../../../etc/passwd", strings.Repeat("a", 65), "0123456789ABCDEF"} {
 		calls := map[string]error{
 			"CreateNetwork":  c.CreateNetwork(ctx, &network.CreateNetworkRequest{NetworkID: id}),
@@ -172,7 +183,7 @@ func TestIDsAreChecked(t *testing.T) {
 
 func TestErrorsPass(t *testing.T) {
 	want := errors.New("no space left on device")
-	c := New(&nets{err: want})
+	c := New(&nets{err: want}, nine)
 	if err := c.DeleteNetwork(t.Context(), &network.DeleteNetworkRequest{NetworkID: netID}); !errors.Is(err, want) {
 		t.Errorf("error %v", err)
 	}

@@ -25,20 +25,25 @@ type options struct {
 // value and what is accepted.
 func parseOptions(raw map[string]any) (options, error) {
 	var opt options
-	if on, isBool := raw[enableIPv4Key].(bool); isBool && !on {
+	for _, key := range []string{enableIPv4Key, enableIPv6Key} {
+		if _, isBool := raw[key].(bool); !isBool && raw[key] != nil {
+			return opt, fmt.Errorf("option %s=%v is neither true nor false; give one of them or leave it out", key, raw[key])
+		}
+	}
+	if raw[enableIPv4Key] == false {
 		return opt, fmt.Errorf("--ipv4=false: a flannel network needs IPv4; leave it out")
 	}
-	if on, isBool := raw[enableIPv6Key].(bool); isBool && on {
+	if raw[enableIPv6Key] == true {
 		return opt, fmt.Errorf("--ipv6: the flannel network has no IPv6 subnets; leave it out")
 	}
 	given, isMap := raw[genericKey].(map[string]any)
 	if !isMap && raw[genericKey] != nil {
-		return opt, fmt.Errorf("option %s is %T, not an object of texts", genericKey, raw[genericKey])
+		return opt, fmt.Errorf("option %s=%v is not an object of texts; give options with -o NAME=VALUE", genericKey, raw[genericKey])
 	}
 	for key, value := range given {
 		text, isText := value.(string)
 		if !isText {
-			return opt, fmt.Errorf("-o %s=%v is not a text", key, value)
+			return opt, fmt.Errorf("-o %s=%v is not a text; the flannel driver accepts %s=BYTES", key, value, mtuKey)
 		}
 		switch key {
 		case mtuKey:
@@ -48,7 +53,7 @@ func parseOptions(raw map[string]any) (options, error) {
 			}
 			opt.mtu = mtu
 		default:
-			return opt, fmt.Errorf("-o %s=%s: unknown option; the flannel driver accepts %s", key, text, mtuKey)
+			return opt, fmt.Errorf("-o %s=%s: unknown option; the flannel driver accepts %s; leave it out", key, text, mtuKey)
 		}
 	}
 	return opt, nil

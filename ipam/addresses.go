@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -27,9 +28,14 @@ func (c *Clerk) RequestAddress(ctx context.Context, req *api.RequestAddressReque
 	if req.Address != "" {
 		addr, err := netip.ParseAddr(req.Address)
 		if err != nil {
-			return nil, fmt.Errorf("address %s: not an IPv4 address; correct it or leave it out", req.Address)
+			return nil, fmt.Errorf("address %q: not an IPv4 address; correct it or leave it out", req.Address)
 		}
 		want = addr.Unmap()
+	}
+	if mac := req.Options[macOption]; mac != "" {
+		if _, err := net.ParseMAC(mac); err != nil {
+			return nil, fmt.Errorf("MAC address %q: not one such as 02:42:0a:05:07:02; correct --mac-address or leave it out", mac)
+		}
 	}
 	if req.Options[typeOption] == typeGateway {
 		return c.requestGateway(req.PoolID, want)
@@ -127,14 +133,20 @@ func (c *Clerk) settle(p *pool, addr netip.Addr) error {
 	return err
 }
 
-// ReleaseAddress frees an address. Whatever is not in use, or not known, is no
-// error, and an endpoint's address stays its own: the engine deletes an endpoint
+// ReleaseAddress frees an address. One that is not in use, or of a pool that is
+// not known, is no error, and an endpoint's address stays its own: the engine deletes an endpoint
 // before it releases the address, so this is another's, refused with the same
 // MAC address. Where the error says that the file could not be kept, the address is
 // free nonetheless, and the next change brings the file up to date.
 func (c *Clerk) ReleaseAddress(_ context.Context, req *api.ReleaseAddressRequest) error {
-	addr, _ := netip.ParseAddr(req.Address) // the zero address is not in use either
-	subnet, _ := netip.ParsePrefix(req.PoolID)
+	addr, err := netip.ParseAddr(req.Address)
+	if err != nil {
+		return fmt.Errorf("release address %q: not an IPv4 address; give the one that was handed out", req.Address)
+	}
+	subnet, err := poolID(req.PoolID)
+	if err != nil {
+		return fmt.Errorf("release address %s: %w", addr, err)
+	}
 	if c.overlay.Taken(subnet, addr.Unmap()) {
 		return nil
 	}
@@ -180,17 +192,38 @@ func (c *Clerk) lookup(id string) *pool {
 	return c.pools[subnet]
 }
 
+// poolID reads what RequestPool answered.
+func poolID(id string) (netip.Prefix, error) {
+	subnet, err := netip.ParsePrefix(id)
+	if err != nil {
+		return subnet, fmt.Errorf("pool %q: not a subnet such as 10.5.7.0/24; give the pool's id", id)
+	}
+	return subnet, nil
+}
+
 // find is lookup with an error for the engine; the caller holds mu.
 func (c *Clerk) find(id string) (*pool, error) {
 	if p := c.lookup(id); p != nil {
 		return p, nil
 	}
-	return nil, fmt.Errorf("pool %s: not known on this host; remove the network and create it anew", id)
+	return nil, fmt.Errorf("pool %.80q: not known on this host; remove the network and create it anew", id)
 }
 
 // answer gives an address with its subnet's length.
 func answer(p *pool, addr netip.Addr) *api.RequestAddressResponse {
 	return &api.RequestAddressResponse{Address: netip.PrefixFrom(addr, p.Subnet().Bits()).String()}
+}
+
+// Held tells whether an address of any pool is handed out.
+func (c *Clerk) Held(addr netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.pools {
+		if _, held := p.held[addr]; held {
+			return true
+		}
+	}
+	return false
 }
 
 // Addresses lists what is in use in every pool, pools without any included.

@@ -23,9 +23,9 @@ func TestManyAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 200 {
 		wg.Go(func() {
-			mac := fmt.Sprintf("02:42:00:00:00:%02x", i)
+			mac := fmt.Sprintf("02:42:00:00:%02x", i)
 			for round := range 3 {
-				res, err := f.RequestAddress(t.Context(), &api.RequestAddressRequest{PoolID: "10.5.7.0/24", Options: map[string]string{macOption: fmt.Sprint(mac, round)}})
+				res, err := f.RequestAddress(t.Context(), &api.RequestAddressRequest{PoolID: "10.5.7.0/24", Options: map[string]string{macOption: fmt.Sprintf("%s:%02x", mac, round)}})
 				if err != nil {
 					t.Error(err)
 					return
@@ -121,7 +121,7 @@ func TestDiskBroken(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			if got := f.call("RequestAddress", start(fmt.Sprint("mac", i%10))); !strings.Contains(got, f.path) {
+			if got := f.call("RequestAddress", start(fmt.Sprintf("02:42:00:00:00:%02x", i%10))); !strings.Contains(got, f.path) {
 				t.Errorf("RequestAddress: got %s", got)
 			}
 		})
@@ -188,7 +188,8 @@ func BenchmarkStart(b *testing.B) {
 			for range parallel {
 				wg.Go(func() {
 					for left.Add(-1) >= 0 {
-						mac := fmt.Sprint(owner.Add(1))
+						n := owner.Add(1)
+						mac := fmt.Sprintf("02:42:00:00:%02x:%02x", n>>8&0xff, n&0xff)
 						res, err := f.RequestAddress(b.Context(), &api.RequestAddressRequest{PoolID: "10.5.7.0/24", Options: map[string]string{macOption: mac}})
 						if err != nil {
 							b.Error(err)

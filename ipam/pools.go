@@ -97,17 +97,16 @@ func (c *Clerk) giveBack(ctx context.Context, subnet netip.Prefix, why error) er
 // gone even where the error says that the file or the overlay still has it;
 // calling again tries those again.
 func (c *Clerk) ReleasePool(ctx context.Context, req *api.ReleasePoolRequest) error {
-	subnet, _ := netip.ParsePrefix(req.PoolID)
-	if !subnet.IsValid() {
-		return nil // none of ours
+	subnet, err := poolID(req.PoolID)
+	if err != nil {
+		return fmt.Errorf("release a pool: %w", err)
 	}
 	if err := c.enter(ctx); err != nil {
 		return fmt.Errorf("release pool %s: %w", subnet, err)
 	}
 	defer c.leave()
 	c.forget(subnet)
-	err := errors.Join(c.commit(), c.overlay.Release(ctx, subnet))
-	if err != nil {
+	if err := errors.Join(c.commit(), c.overlay.Release(ctx, subnet)); err != nil {
 		return fmt.Errorf("release pool %s: %w", subnet, err)
 	}
 	return nil
@@ -120,7 +119,7 @@ func (c *Clerk) enter(ctx context.Context) error {
 	case c.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for another call about pools: %w", ctx.Err())
+		return fmt.Errorf("wait for another call about pools: %w; try again", ctx.Err())
 	}
 }
 

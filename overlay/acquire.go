@@ -15,9 +15,8 @@ import (
 
 // rest is how soon an unused subnet may be handed out again. Engines up to 26
 // ask again at once, without end, when the subnet overlaps a route or a name
-// server of the host; a person does not.
-// It is longer than any call takes, so a create that is slow between its two
-// calls keeps its subnet.
+// server of the host; a person does not. It is longer than any call takes, so a
+// create that is slow between its two calls keeps its subnet.
 const rest = 12 * time.Second
 
 // Acquire gives the host's subnet of a network to the engine's address
@@ -41,13 +40,13 @@ func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
 	}
 	o.leaveOld(ctx, known, claimed)
 	view := o.hold(n, claimed)
-	err = o.file.Commit()
+	err = o.save()
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
 		o.letGo(n)
-		return Network{}, fmt.Errorf("save the lease of %s: %w", view.Subnet, errors.Join(err, o.file.Commit()))
+		return Network{}, fmt.Errorf("save the lease of %s: %w", view.Subnet, errors.Join(err, o.save()))
 	}
 	return view, nil
 }
@@ -159,6 +158,9 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 	}
 	claim.Avoid = o.avoid
 	lease, err := o.opt.Store.Claim(ctx, req.Name, claim)
+	if taken := (*TakenError)(nil); errors.As(err, &taken) && claim.Must {
+		return r, fmt.Errorf("--subnet %s: %w; give another one or leave it out", must, err)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -208,7 +210,7 @@ func wantSubnet(cfg Config, asked netip.Prefix) (netip.Prefix, error) {
 // offer is the claim that r's host makes, and the MTU of its containers.
 func (o *Overlay) offer(r record) (Claim, int, error) {
 	if r.Config.EnableIPv6 || !r.Config.EnableIPv4 {
-		return Claim{}, 0, errors.New("the network's config has EnableIPv6 true or EnableIPv4 false: only IPv4 networks are supported")
+		return Claim{}, 0, errors.New("the network's config has EnableIPv6 true or EnableIPv4 false: only IPv4 networks are supported; correct the config in etcd")
 	}
 	backend, err := o.backend(r.Config.Backend.Type)
 	if err != nil {
@@ -221,7 +223,7 @@ func (o *Overlay) offer(r record) (Claim, int, error) {
 	}
 	mtu := pub.MTU - pub.Overhead
 	if o.opt.MTU > mtu {
-		return Claim{}, 0, fmt.Errorf("setting MTU=%d: backend %s carries at most %d bytes here (%d of %s less %d)",
+		return Claim{}, 0, fmt.Errorf("setting MTU=%d: backend %s carries at most %d bytes here (%d of %s less %d); give that or less, or 0",
 			o.opt.MTU, r.Config.Backend.Type, mtu, pub.MTU, r.Underlay.Name, pub.Overhead)
 	}
 	if o.opt.MTU > 0 {
@@ -252,7 +254,7 @@ func (o *Overlay) avoid(p netip.Prefix) error {
 		return fmt.Errorf("look for routes that overlap %s: %w", p, err)
 	}
 	if conflict != "" {
-		return fmt.Errorf("subnet %s overlaps %s", p, conflict)
+		return fmt.Errorf("subnet %s overlaps %s; remove that, or give another one with --subnet", p, conflict)
 	}
 	return nil
 }
@@ -292,7 +294,7 @@ func (o *Overlay) Release(ctx context.Context, subnet netip.Prefix) error {
 	}
 	n.Held = false
 	o.mu.Unlock()
-	if err := o.file.Commit(); err != nil {
+	if err := o.save(); err != nil {
 		return fmt.Errorf("save the release of %s: %w", subnet, err)
 	}
 	return o.giveBack(ctx, n)

@@ -17,7 +17,7 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 		return err
 	}
 	if fresh {
-		if err := o.file.Commit(); err != nil {
+		if err := o.save(); err != nil {
 			o.unbind(n)
 			return fmt.Errorf("save Docker network %s: %w", head(b.ID), err)
 		}
@@ -30,7 +30,7 @@ func (o *Overlay) Attach(ctx context.Context, b Bridge) error {
 	if err != nil {
 		if fresh {
 			o.unbind(n)
-			err = errors.Join(err, o.file.Commit())
+			err = errors.Join(err, o.save())
 			o.poke()
 		}
 		return fmt.Errorf("make bridge %s for %s: %w", b.Name(), b.Subnet, err)
@@ -72,15 +72,18 @@ func (o *Overlay) bind(b Bridge) (n *network, fresh bool, err error) {
 	defer o.mu.Unlock()
 	o.forward = true
 	n = o.bySubnet(b.Subnet)
-	switch {
+	switch known := o.byDocker(b.ID); {
+	case known != nil && *known.Docker == b:
+		return known, false, nil
+	case known != nil:
+		return nil, false, fmt.Errorf("network %s stands already, on subnet %s with MTU %d: remove it first with: docker network rm %s",
+			head(b.ID), known.Subnet, known.portMTU(), head(b.ID))
 	case n == nil:
 		return nil, false, fmt.Errorf("subnet %s is not a lease of this host: create the network with --ipam-driver flannel", b.Subnet)
-	case n.Docker != nil && n.Docker.ID == b.ID:
-		return n, false, nil
 	case n.Docker != nil:
 		return nil, false, o.available(n)
 	case b.MTU > n.MTU:
-		return nil, false, fmt.Errorf("-o com.docker.network.driver.mtu=%d: %s carries at most %d bytes here", b.MTU, title(n.Name), n.MTU)
+		return nil, false, fmt.Errorf("-o com.docker.network.driver.mtu=%d: %s carries at most %d bytes here; give that or less, or leave it out", b.MTU, title(n.Name), n.MTU)
 	}
 	n.Docker = &b
 	o.peers = nil
@@ -93,6 +96,7 @@ func (o *Overlay) unbind(n *network) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n.Docker, n.Ports = nil, nil
+	clear(n.joining)
 	o.peers = nil
 }
 
@@ -100,23 +104,30 @@ func (o *Overlay) unbind(n *network) {
 // engine has released the subnet before; where that call was lost, this one
 // stands for it. An unknown id is no error.
 func (o *Overlay) Detach(ctx context.Context, id string) error {
-	o.mu.Lock()
-	n := o.byDocker(id)
-	o.mu.Unlock()
+	n := o.detach(id)
 	if n == nil {
 		return nil
 	}
-	o.unbind(n)
-	o.mu.Lock()
-	n.Held = false
-	o.mu.Unlock()
-	if err := o.file.Commit(); err != nil {
+	if err := o.save(); err != nil {
 		return fmt.Errorf("save the removal of Docker network %s: %w", head(id), err)
 	}
 	if err := o.sync(ctx); err != nil {
 		return err
 	}
 	return o.giveBack(ctx, n)
+}
+
+// detach forgets a Docker network. Once it has, the subnet may be acquired anew.
+func (o *Overlay) detach(id string) *network {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.byDocker(id)
+	if n != nil {
+		n.Docker, n.Ports, n.Held = nil, nil, false
+		clear(n.joining)
+		o.peers = nil
+	}
+	return n
 }
 
 // Attachments are the Docker networks of this host.
@@ -134,26 +145,30 @@ func (o *Overlay) Attachments() []Attachment {
 
 // AddPort records a container's port. It is idempotent.
 func (o *Overlay) AddPort(_ context.Context, p Port) error {
-	if err := o.addPort(p); err != nil {
+	fresh, err := o.addPort(p)
+	if err != nil {
 		return err
 	}
-	if err := o.file.Commit(); err != nil {
-		o.dropPort(p.Network, p.Endpoint)
+	if err := o.save(); err != nil {
+		if fresh {
+			o.dropPort(p.Network, p.Endpoint)
+		}
 		return fmt.Errorf("save endpoint %s: %w", head(p.Endpoint), err)
 	}
 	return nil
 }
 
-func (o *Overlay) addPort(p Port) error {
+// addPort enters the port; fresh is false when it was there already.
+func (o *Overlay) addPort(p Port) (fresh bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.forward = true
 	n := o.byDocker(p.Network)
 	if n == nil {
-		return unknownNetwork(p.Network)
+		return false, unknownNetwork(p.Network)
 	}
 	if !n.Subnet.Contains(p.Addr) {
-		return fmt.Errorf("address %s is outside this host's subnet %s", p.Addr, n.Subnet)
+		return false, fmt.Errorf("address %s is outside this host's subnet %s: start the container again, without --ip", p.Addr, n.Subnet)
 	}
 	p.MTU = n.portMTU()
 	for _, q := range n.Ports {
@@ -161,15 +176,15 @@ func (o *Overlay) addPort(p Port) error {
 		same.MTU = p.MTU
 		switch {
 		case same == p:
-			return nil
-		case q.Endpoint == p.Endpoint:
-			return fmt.Errorf("endpoint %s exists already with address %s", head(p.Endpoint), q.Addr)
+			return false, nil
+		case head(q.Endpoint) == head(p.Endpoint): // interfaces are named after it
+			return false, fmt.Errorf("endpoint %s exists already, with address %s and MAC address %s: stop its container and start it again", head(p.Endpoint), q.Addr, q.MAC)
 		case q.Addr == p.Addr:
-			return fmt.Errorf("address %s belongs to endpoint %s already", p.Addr, head(q.Endpoint))
+			return false, fmt.Errorf("address %s belongs to endpoint %s already: give every container a --mac-address and --ip of its own, or none", p.Addr, head(q.Endpoint))
 		}
 	}
 	n.Ports = append(slices.Clone(n.Ports), p)
-	return nil
+	return true, nil
 }
 
 func unknownNetwork(id string) error {
@@ -223,7 +238,7 @@ func (o *Overlay) RemovePort(_ context.Context, dockerNet, endpoint string) erro
 	if !o.dropPort(dockerNet, endpoint) {
 		return nil
 	}
-	if err := o.file.Commit(); err != nil {
+	if err := o.save(); err != nil {
 		return fmt.Errorf("save the removal of endpoint %s: %w", head(endpoint), err)
 	}
 	o.poke()

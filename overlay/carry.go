@@ -147,7 +147,7 @@ func (o *Overlay) guide(ctx context.Context, n *network, self Self, t Tunnel) {
 			known = plan
 			t.Follow(others(self, peers))
 			o.mu.Lock()
-			if !n.carrying.open {
+			if !n.carrying.open && n.Docker != nil && n.self().same(self) {
 				n.carrying.set(true, nil)
 			}
 			o.mu.Unlock()

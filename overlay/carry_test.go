@@ -131,7 +131,7 @@ func TestCarry(t *testing.T) {
 		tunnels.only(t, 1)
 
 		first.broken <- errors.New("the device has gone")
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // the fake clock's
 		second := tunnels.only(t, 2)
 		if peers, _ := second.state(); !slices.Equal(peers, []netip.Prefix{m.Subnet}) {
 			t.Errorf("peers %v, want %s", peers, m.Subnet)

@@ -76,7 +76,7 @@ func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.
 	m.mu.Lock()
 	old, taken := m.leases[want]
 	m.mu.Unlock()
-	if taken && old.PublicIP != c.PublicIP {
+	if taken && old.PublicIP != c.PublicIP && old.PublicIP != c.Former {
 		return lease, &overlay.TakenError{Subnet: want, Owner: old.PublicIP}
 	}
 	m.edit(func() { m.leases[want] = lease })
@@ -175,6 +175,7 @@ type board struct {
 	// keep is what every state must have from now on; missed is the first
 	// that had not.
 	keep, missed string
+	restored     bool // a device's checksum offload was wished on
 }
 
 func newBoard(ip string) *board {
@@ -189,6 +190,7 @@ func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = want
+	b.restored = b.restored || strings.Contains(want.String(), "txsum on")
 	if b.missed == "" && !strings.Contains(want.String(), b.keep) {
 		b.missed = want.String()
 	}
@@ -215,6 +217,12 @@ func (b *board) move(ip string) {
 	wake := b.wake
 	b.mu.Unlock()
 	wake()
+}
+
+func (b *board) wasRestored() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.restored
 }
 
 // guard begins to watch for states without a part, and returns the first one.

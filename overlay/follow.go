@@ -59,6 +59,11 @@ func (o *Overlay) learn(n *network, s Snapshot) {
 func (o *Overlay) adopt(n *network, s Snapshot) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.take(n, s)
+}
+
+// take is adopt for a caller that holds mu.
+func (o *Overlay) take(n *network, s Snapshot) bool {
 	o.reportJunk(n, s.Junk)
 	switch {
 	case !s.Configured:
@@ -80,7 +85,7 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 				l.PublicIP, n.Subnet)}})
 		}
 	}
-	n.peers = o.remember(n, s, i < 0)
+	n.peers = n.remember(s, i >= 0, time.Now())
 	o.peers = nil
 	nudge(n.mending.news)
 	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP {
@@ -91,47 +96,6 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 			s.Leases[i].BackendData, n.published, n.Underlay.PublicIP)}})
 	}
 	return true
-}
-
-// memory is how long peers that the store has lost with this host's own lease
-// stay reachable: the time that every host takes to claim its lease again.
-const memory = time.Minute
-
-// remember is a snapshot's leases and, where the store was wiped or replaced,
-// those known before that nobody has taken the place of; the caller holds mu.
-// That it was is told by this host's own lease, which nobody else takes away.
-func (o *Overlay) remember(n *network, s Snapshot, lost bool) []Lease {
-	now := time.Now()
-	if lost && now.After(n.mourning) {
-		n.mourning = now.Add(memory)
-		time.AfterFunc(memory, func() { o.forget(n) })
-	}
-	n.last = s
-	if now.After(n.mourning) {
-		return s.Leases
-	}
-	subnets, hosts := map[netip.Prefix]bool{}, map[netip.Addr]bool{}
-	for _, l := range s.Leases {
-		subnets[l.Subnet], hosts[l.PublicIP] = true, true
-	}
-	leases := slices.Clone(s.Leases)
-	for _, l := range n.peers {
-		if !subnets[l.Subnet] && !hosts[l.PublicIP] {
-			leases = append(leases, l)
-		}
-	}
-	return leases
-}
-
-// forget ends what remember began.
-func (o *Overlay) forget(n *network) {
-	o.mu.Lock()
-	n.mourning = time.Time{}
-	s, used := n.last, n.used()
-	o.mu.Unlock()
-	if used {
-		o.learn(n, s)
-	}
 }
 
 // reportJunk logs each skipped key once per reason; the caller holds mu.
@@ -166,6 +130,7 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 			claimed = false
 		case <-wait.C:
 		}
+		addr := o.address(n)
 		err := o.renew(ctx, n, claimed)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -178,6 +143,9 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 			retry.reset()
 			wait.Reset(min(o.opt.TTL/3, maxRenewal))
 			continue
+		}
+		if o.address(n) != addr {
+			continue // it was cut off with the former address, and the kick is there
 		}
 		if err.Error() != reported {
 			reported = err.Error()
@@ -286,7 +254,7 @@ func (o *Overlay) tryRelease(ctx context.Context, n *network, lease Lease) error
 func (o *Overlay) released(n *network) {
 	o.mu.Lock()
 	if !n.used() {
-		n.Leased, n.peers = false, nil
+		n.Leased, n.peers, n.mourning = false, nil, mourning{}
 		close(n.idle)
 	}
 	o.mu.Unlock()

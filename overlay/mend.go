@@ -34,13 +34,14 @@ type mending struct {
 	news     chan struct{} // the peers or the underlay are others
 	settled  platform      // where nothing is left to find out
 	tries    int           // in vain
+	silent   []netip.Addr  // peers asked in vain where that is settled
 	restored bool          // turning the offload off did not help
 }
 
 func newMending() mending { return mending{news: make(chan struct{}, 1)} }
 
 // begin asks anew for another Docker network; the caller holds Overlay.mu.
-func (m *mending) begin() { m.settled, m.tries = platform{}, 0 }
+func (m *mending) begin() { m.settled, m.tries, m.silent = platform{}, 0, nil }
 
 // txSum is what the network's device is to do about checksums.
 func (n *network) txSum() kernel.Offload {
@@ -78,7 +79,8 @@ func (o *Overlay) mend(ctx context.Context, n *network) error {
 type trial struct {
 	device string
 	from   netip.Addr
-	peers  []netip.Addr // in random order
+	all    []netip.Addr // peers behind the device
+	peers  []netip.Addr // to ask, in random order
 	here   platform
 	off    bool // the offload is off already
 }
@@ -90,7 +92,8 @@ func (o *Overlay) trial(n *network) (t trial, open bool) {
 	defer o.mu.Unlock()
 	t.here = platform{o.opt.Release, n.Underlay.Name}
 	backend, err := o.backend(n.Config.Backend.Type)
-	if err != nil || n.Docker == nil || n.mending.settled == t.here {
+	settled := n.mending.settled == t.here
+	if err != nil || n.Docker == nil || settled && n.mending.silent == nil {
 		return t, false
 	}
 	self := n.self()
@@ -110,8 +113,13 @@ func (o *Overlay) trial(n *network) (t trial, open bool) {
 	}
 	for _, r := range plan.Routes {
 		if r.Link == t.device {
-			t.peers = append(t.peers, r.Via)
+			t.all = append(t.all, r.Via)
 		}
+	}
+	t.peers = slices.Clone(t.all)
+	if settled {
+		// Those who came since may tell what the others did not.
+		t.peers = slices.DeleteFunc(t.peers, func(p netip.Addr) bool { return slices.Contains(n.mending.silent, p) })
 	}
 	rand.Shuffle(len(t.peers), func(i, j int) { t.peers[i], t.peers[j] = t.peers[j], t.peers[i] })
 	t.peers = t.peers[:min(len(t.peers), probePeers)]
@@ -138,12 +146,14 @@ func (o *Overlay) decide(ctx context.Context, n *network, t trial) bool {
 		o.turn(ctx, n, t, kernel.On)
 		t.off = false
 	}
+	var silent []netip.Addr
 	log := o.opt.Log.With("network", title(n.Name), "device", t.device, "interface", t.here.Interface, "kernel", t.here.Release)
 	switch {
 	case verdict == probe.Undetermined:
 		if !o.exhausted(n) {
 			return false
 		}
+		silent = t.all
 		if t.off {
 			log.Info("transmit checksum offload was found to spoil packets and stays off; no peer tells whether it still does")
 			break
@@ -158,7 +168,7 @@ func (o *Overlay) decide(ctx context.Context, n *network, t trial) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n.mending.settled, n.mending.tries = t.here, 0
+	n.mending.settled, n.mending.tries, n.mending.silent = t.here, 0, silent
 	return true
 }
 
@@ -187,6 +197,11 @@ func (o *Overlay) turn(ctx context.Context, n *network, t trial, sum kernel.Offl
 	if err := errors.Join(o.file.Commit(), o.sync(ctx, "link "+t.device)); err != nil && ctx.Err() == nil {
 		o.opt.Log.Error("set transmit checksum offload", "device", t.device, "to", sum, "error", err)
 	}
+	// On again it is the operator's to change.
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n.mending.restored = false
+	o.peers = nil
 }
 
 // exhausted counts what was tried in vain.

@@ -72,7 +72,7 @@ func withPeer(t *testing.T, w *wire, dir string) (*host, *memory) {
 }
 
 func TestMend(t *testing.T) {
-	const kept, off, on = "mtu 1450\naddr", "txsum off", "txsum on"
+	const kept, off = "mtu 1450\naddr", "txsum off"
 	for _, c := range []struct {
 		name    string
 		on, off probe.Verdict
@@ -82,19 +82,23 @@ func TestMend(t *testing.T) {
 	}{
 		{"healthy", probe.Healthy, probe.Healthy, 1, kept, ""},
 		{"mended", probe.Faulty, probe.Healthy, 2, off, `level=WARN msg="transmit checksum offload spoils the TCP and UDP packets to other hosts, so it is off: they arrive, and throughput is lower" network="the default network" device=flannel.1 interface=eth0 kernel=6.1 peer=10.5.2.0`},
-		{"not the cause", probe.Faulty, probe.Faulty, 2, on, "level=WARN msg=\"TCP and UDP packets reach a peer only without a checksum"},
+		{"not the cause", probe.Faulty, probe.Faulty, 2, kept, "level=WARN msg=\"TCP and UDP packets reach a peer only without a checksum"},
 		{"no answer", probe.Undetermined, probe.Undetermined, 8, kept, "ethtool -K flannel.1 tx off"},
-		{"no answer once off", probe.Faulty, probe.Undetermined, 16, on, "ethtool -K flannel.1 tx off"},
+		{"no answer once off", probe.Faulty, probe.Undetermined, 16, kept, "ethtool -K flannel.1 tx off"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &wire{on: c.on, off: c.off}
 				a, _ := withPeer(t, w, t.TempDir())
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) // the fake clock's
 				if n := w.count(); n != c.asked {
 					t.Errorf("asked %d times, want %d", n, c.asked)
 				}
 				wantText(t, "kernel", a.board.text(), c.kernel)
+				// On again, and left to the operator from then on.
+				if want := c.on == probe.Faulty && c.off != probe.Healthy; a.board.wasRestored() != want {
+					t.Errorf("offload restored: %t, want %t", !want, want)
+				}
 				wantText(t, "log", a.log.String(), c.log)
 				if n := strings.Count(a.log.String(), "device="); n != min(1, len(c.log)) {
 					t.Errorf("%d lines in the log:\n%s", n, a.log)
@@ -116,7 +120,7 @@ func TestMendRemembered(t *testing.T) {
 		a.stop()
 		w.set(probe.Faulty, probe.Undetermined)
 		a = onWire(t, store, w, dir, "6.1")
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		wantText(t, "kernel after a restart", a.board.text(), "txsum off")
 		wantText(t, "log", a.log.String(), "stays off")
 
@@ -124,7 +128,9 @@ func TestMendRemembered(t *testing.T) {
 		w.set(probe.Faulty, probe.Faulty)
 		a = onWire(t, store, w, dir, "6.1")
 		synctest.Wait()
-		wantText(t, "kernel where it is of no use any more", a.board.text(), "txsum on")
+		if !a.board.wasRestored() {
+			t.Errorf("kernel where it is of no use any more:\n%s", a.board.text())
+		}
 
 		a.stop()
 		w.set(probe.Faulty, probe.Healthy)
@@ -163,7 +169,9 @@ func TestMendStopped(t *testing.T) {
 		w.set(probe.Faulty, probe.Faulty)
 		onWire(t, store, w, dir, "6.1")
 		synctest.Wait()
-		wantText(t, "kernel after the restart", w.board.text(), "txsum on")
+		if !w.board.wasRestored() {
+			t.Errorf("kernel after the restart:\n%s", w.board.text())
+		}
 	})
 }
 
@@ -215,10 +223,28 @@ func TestMendBackend(t *testing.T) {
 		b := newBoard("192.0.2.2")
 		b.under.Net = w.board.under.Net
 		start(t, store, b, t.TempDir()).network(t)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // the fake clock's
 		wantText(t, "kernel", a.board.text(), "via 192.0.2.2")
 		if n := w.count(); n != 0 {
 			t.Errorf("asked %d times", n)
 		}
+	})
+}
+
+// TestMendLaterPeer asks a peer that came after all others were asked in vain.
+func TestMendLaterPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{on: probe.Undetermined, off: probe.Undetermined}
+		a, store := withPeer(t, w, t.TempDir())
+		time.Sleep(time.Hour) // the fake clock's
+		w.count()
+		w.set(probe.Faulty, probe.Healthy)
+		time.Sleep(time.Hour) // the fake clock's
+		if n := w.count(); n != 0 {
+			t.Errorf("asked %d times more without a new peer", n)
+		}
+		start(t, store, newBoard("192.0.2.3"), t.TempDir()).network(t)
+		time.Sleep(time.Hour) // the fake clock's
+		wantText(t, "kernel", a.board.text(), "txsum off")
 	})
 }

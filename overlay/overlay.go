@@ -154,7 +154,7 @@ func (o *Overlay) sync(ctx context.Context, objects ...string) error {
 		select {
 		case <-passed:
 		case <-ctx.Done():
-			return fmt.Errorf("program the kernel: %w", ctx.Err())
+			return fmt.Errorf("program the kernel: %w; try again", ctx.Err())
 		}
 	}
 }
@@ -187,6 +187,7 @@ func (o *Overlay) reconcile(ctx context.Context) error {
 			return ctx.Err()
 		case <-audit.C:
 			o.allowForwarding()
+			o.endMourning()
 			o.opt.Kernel.Doubt()
 			o.look.Store(true)
 		case <-again.C:

@@ -1,7 +1,6 @@
 package overlay_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -28,26 +28,9 @@ const (
 type host struct {
 	*overlay.Overlay
 	board *board
-	log   *lockedBuffer
+	log   *logbuf.Buffer
 	dir   string
 	stop  func()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // start runs a host on the state files in dir.
@@ -64,7 +47,7 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &lockedBuffer{}
+	log := &logbuf.Buffer{}
 	opt := overlay.Options{
 		Dir: dir, Store: store, Kernel: b, Backends: backends,
 		Pool:    overlay.Pool{Base: netip.MustParsePrefix("10.128.0.0/9"), Bits: 16},
@@ -77,11 +60,17 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &host{o, b, log, dir, run(t, o)}
+}
+
+// run runs an Overlay until stop, or the end of the test.
+func run(t *testing.T, o *overlay.Overlay) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- o.Run(ctx) }()
 	var once sync.Once
-	stop := func() {
+	stop = func() {
 		once.Do(func() {
 			cancel()
 			if err := <-ended; err != nil {
@@ -90,7 +79,7 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 		})
 	}
 	t.Cleanup(stop)
-	return &host{o, b, log, dir, stop}
+	return stop
 }
 
 // network acquires a subnet and attaches a Docker network to it.
@@ -256,6 +245,8 @@ func TestRefusals(t *testing.T) {
 		}
 		refused("a second network", acquire(""), "docker network rm 0123456789ab")
 		refused("a foreign pool", a.Attach(ctx, overlay.Bridge{ID: endpoint, Subnet: netip.MustParsePrefix("10.5.2.0/24")}), "10.5.2.0/24", "--ipam-driver flannel")
+		refused("the same network with another MTU", a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.1.0/24")}), "0123456789ab", "1400", "docker network rm")
+		refused("the same network on another subnet", a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.2.0/24"), MTU: 1400}), "10.5.1.0/24")
 		refused("an unknown endpoint", func() error { _, err := a.Join(ctx, dockerNet, endpoint); return err }(), "fedcba987654")
 		refused("an unknown network", a.AddPort(ctx, overlay.Port{Network: endpoint}), "fedcba987654", "docker network rm")
 	})
@@ -437,7 +428,7 @@ func TestLostPeer(t *testing.T) {
 		if _, back := store.held()[n.Subnet]; !back {
 			t.Error("the host's own lease is not claimed back")
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) // the fake clock's
 		synctest.Wait()
 		lacksText(t, "kernel", a.board.text(), route)
 	})

@@ -2,15 +2,12 @@ package overlay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
-	"github.com/docker-flannel/docker-flannel/internal/statefile"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
 
@@ -44,8 +41,7 @@ type network struct {
 	kick      chan struct{}   // the lease needs care now
 	idle      chan struct{}   // closed while the store holds no lease of ours
 	carrying  carrying
-	last      Snapshot  // the last one that was adopted
-	mourning  time.Time // until when peers that the store lost are kept
+	mourning  mourning
 	mending   mending
 }
 
@@ -81,6 +77,13 @@ func (n *network) enter(ctx context.Context) error {
 }
 
 func (n *network) leave() { <-n.writing }
+
+// address is the host's, as the network has it.
+func (o *Overlay) address(n *network) netip.Addr {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return n.Underlay.Addr
+}
 
 // used tells whether the engine still needs the subnet.
 func (n *network) used() bool { return n.Held || n.Docker != nil }
@@ -135,26 +138,10 @@ func title(name string) string {
 	return "network " + name
 }
 
-// load reads both state files.
-func (o *Overlay) load() error {
-	var records []record
-	if err := statefile.Load(o.file.Path(), &records); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("load networks: %w", err)
-	}
-	var leases map[string][]Lease
-	if err := statefile.Load(o.seen.Path(), &leases); err != nil && !errors.Is(err, os.ErrNotExist) {
-		o.opt.Log.Warn("peers are unknown until etcd answers", "error", err)
-	}
-	for _, r := range records {
-		if r.Docker == nil {
-			r.Held = false // the create that asked for it ended with the process
-		}
-		if r.Faulty.Release != o.opt.Release {
-			r.Faulty = platform{}
-		}
-		n := newNetwork(r)
-		n.peers = leases[r.Name]
-		o.nets[r.Name] = n
+// save returns once networks.json holds what is known now.
+func (o *Overlay) save() error {
+	if err := o.file.Commit(); err != nil {
+		return fmt.Errorf("%w; mend that and try again", err)
 	}
 	return nil
 }

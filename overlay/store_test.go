@@ -3,6 +3,7 @@ package overlay_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/embedded"
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
+	"github.com/docker-flannel/docker-flannel/overlay/hostgw"
+	"github.com/docker-flannel/docker-flannel/overlay/udp"
 )
 
 // The tests below run hosts on a real etcd, for what a Store in memory would
@@ -177,4 +180,22 @@ func TestPublicIPOfTwo(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "a's log", a.log.String, "another host has the PublicIP 192.0.2.1 too", "02:00:00:00:00:66")
+}
+
+// TestAddressChangesSilently: the same where the backend publishes nothing that
+// only this host has.
+func TestAddressChangesSilently(t *testing.T) {
+	for _, backend := range []string{"host-gw", "udp"} {
+		t.Run(backend, func(t *testing.T) {
+			c, store := realStore(t)
+			with := map[string]overlay.Backend{udp.Type: &carrier{}, hostgw.Type: hostgw.Backend{}}
+			a := startWith(t, store, newBoard("192.0.2.1"), t.TempDir(), fmt.Sprintf(`{"Type":%q}`, backend), with)
+			n := a.network(t)
+			a.board.move("192.0.2.9")
+			key := "/subnets/" + n.Subnet.Addr().String() + `-24 {"PublicIP":"192.0.2.9"`
+			await(t, "etcd", dump(t, c), key)
+			lacksText(t, "etcd", dump(t, c)(), `"192.0.2.1"`)
+			lacksText(t, "log", a.log.String(), "is leased to")
+		})
+	}
 }

@@ -160,12 +160,18 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.close()
 		return nil, err
 	}
-	p.driver = driver.New(p.overlay)
-	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, log: log}
+	p.driver = driver.New(p.overlay, p.ipam)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		log.Warn("read this process' mounts", "error", err)
+	}
+	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, self: pluginID(string(mounts), paths.State), log: log}
 	return p, nil
 }
 
-// server serves the engine's calls.
+// server serves the engine's calls, every one with h. It keeps a connection
+// that waits for a call: the engine's next call on it would fail otherwise, and
+// be repeated without its body.
 func server(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: deadline}
+	return &http.Server{Handler: h, ReadHeaderTimeout: deadline, DisableGeneralOptionsHandler: true}
 }

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
 func read(pairs map[string]string) (Settings, error) {
@@ -153,4 +155,36 @@ func TestReadmeListsTheSettings(t *testing.T) {
 			t.Errorf("README.md lacks a row %q", row)
 		}
 	}
+}
+
+// FuzzSettings wants that whatever is set is refused by its name, or is a
+// config and addresses that everything behind the door can use.
+func FuzzSettings(f *testing.F) {
+	for _, s := range AllSettings {
+		f.Add(s.Name, s.Default)
+	}
+	f.Add("ETCD_ENDPOINTS", "https://10.0.0.1:2379, http://[fd00::1%25eth0]:2379,")
+	f.Add("ETCD_LISTEN", "http://root:s3cret@10.0.0.1:2379")
+	f.Add("NETWORK", "::ffff:10.5.0.0/112")
+	f.Add("SUBNET_LEN", "-1")
+	f.Add("BACKEND", `{"Type":"VXLAN","VNI":1e3}`)
+	f.Add("IFACE", "eth(0|1)$")
+	f.Add("PUBLIC_IP", "::ffff:10.0.0.1")
+	f.Add("LEASE_TTL", "10s500ms")
+	f.Fuzz(func(t *testing.T, name, value string) {
+		s, err := read(map[string]string{name: value})
+		if err != nil {
+			if !strings.Contains(err.Error(), name) {
+				t.Errorf("%s=%q: %v", name, value, err)
+			}
+			return
+		}
+		cfg, err := overlay.ParseConfig(s.Config)
+		if err != nil || backends[cfg.Backend.Type] == nil || !cfg.EnableIPv4 {
+			t.Errorf("%s=%q: config %s, %v", name, value, s.Config, err)
+		}
+		if s.PublicIP.IsValid() && !s.PublicIP.Is4() || s.LeaseTTL < minLeaseTTL || s.MTU != 0 && s.MTU < minMTU || s.Prefix == "" {
+			t.Errorf("%s=%q: %+v", name, value, s)
+		}
+	})
 }

@@ -2,12 +2,16 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	api "github.com/docker/go-plugins-helpers/ipam"
@@ -29,6 +33,7 @@ const (
 // engine is what the sweep asks of Docker's API.
 type engine interface {
 	NetworkInspect(ctx context.Context, id string, options network.InspectOptions) (network.Inspect, error)
+	PluginInspectWithRaw(ctx context.Context, name string) (*types.Plugin, []byte, error)
 }
 
 // sweeper takes back endpoints, addresses and networks that the engine has
@@ -39,6 +44,9 @@ type sweeper struct {
 	overlay books
 	ipam    addresses
 	log     *slog.Logger
+	self    string               // this plugin's id
+	ours    bool                 // the engine is the one that runs this plugin
+	warned  string               // of what keeps from sweeping
 	suspect map[string]time.Time // what the engine did not know in the last round, and since when
 }
 
@@ -83,6 +91,16 @@ func (s *sweeper) run(ctx context.Context) error {
 func (s *sweeper) round(ctx context.Context, now time.Time) {
 	before := s.suspect
 	s.suspect = map[string]time.Time{}
+	if !s.ours {
+		if err := s.recognise(ctx); err != nil {
+			if err.Error() != s.warned {
+				s.log.Warn("nothing is reclaimed of what the engine forgets", "error", err)
+			}
+			s.warned = err.Error()
+			return
+		}
+		s.ours = true
+	}
 	held := s.ipam.Addresses()
 	for _, a := range s.overlay.Attachments() {
 		known, err := s.ask(ctx, a.ID)
@@ -118,6 +136,42 @@ func (s *sweeper) round(ctx context.Context, now time.Time) {
 	}
 }
 
+// recognise fails unless the engine that answers is the one that runs this
+// plugin: another knows none of our networks.
+func (s *sweeper) recognise(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	const mend = "the directory that holds the docker.sock of this plugin's engine is given with: docker plugin set docker-flannel run.source=DIRECTORY"
+	if s.self == "" {
+		return errors.New("this process is no managed plugin, so its engine is not known")
+	}
+	_, _, err := s.engine.PluginInspectWithRaw(ctx, s.self)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("the engine at run.source does not run this plugin (%.12s): %s", s.self, mend)
+	}
+	if err != nil {
+		return fmt.Errorf("the engine does not answer: %w; %s", err, mend)
+	}
+	return nil
+}
+
+// pluginID finds a managed plugin's id in the table of its mounts, by where the
+// engine keeps what lies at the path; empty for no managed plugin.
+func pluginID(mountinfo, path string) string {
+	for line := range strings.SplitSeq(mountinfo, "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || fields[4] != path {
+			continue
+		}
+		if id := pluginRoot.FindStringSubmatch(fields[3]); id != nil {
+			return id[1]
+		}
+	}
+	return ""
+}
+
+var pluginRoot = regexp.MustCompile(`/plugins/([0-9a-f]{64})/propagated-mount$`)
+
 // view is what the engine knows of a network.
 type view struct {
 	endpoints map[string]bool
@@ -145,14 +199,15 @@ func (s *sweeper) ask(ctx context.Context, id string) (*view, error) {
 	return v, nil
 }
 
-// drop removes a Docker network; the lease goes with it.
+// drop removes a Docker network; the lease goes with it. The pool goes first:
+// once the network is gone, the next one may have the same subnet.
 func (s *sweeper) drop(ctx context.Context, a overlay.Attachment) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	if err := s.overlay.Detach(ctx, a.ID); err != nil {
+	if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: a.Subnet.String()}); err != nil {
 		return err
 	}
-	if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: a.Subnet.String()}); err != nil {
+	if err := s.overlay.Detach(ctx, a.ID); err != nil {
 		return err
 	}
 	s.log.Warn("a network that the engine has forgotten was removed", "network", a.ID, "subnet", a.Subnet, "ports", len(a.Ports))

@@ -1,16 +1,19 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/network"
 	api "github.com/docker/go-plugins-helpers/ipam"
 
@@ -24,6 +27,14 @@ import (
 type daemon struct {
 	networks map[string]map[string]string
 	down     error
+	stranger bool // runs other plugins
+}
+
+func (d *daemon) PluginInspectWithRaw(_ context.Context, name string) (*types.Plugin, []byte, error) {
+	if d.stranger {
+		return nil, nil, fmt.Errorf("plugin %s: %w", name, errdefs.ErrNotFound)
+	}
+	return &types.Plugin{ID: name}, nil, d.down
 }
 
 func (d *daemon) NetworkInspect(_ context.Context, id string, _ network.InspectOptions) (network.Inspect, error) {
@@ -46,6 +57,7 @@ type ledger struct {
 	attached []overlay.Attachment
 	held     map[netip.Prefix][]clerk.Holding
 	asked    time.Time // of every address
+	next     func()    // what the engine does as soon as a network is gone
 }
 
 func (l *ledger) Attachments() []overlay.Attachment           { return slices.Clone(l.attached) }
@@ -63,6 +75,9 @@ func (l *ledger) RemovePort(_ context.Context, _, endpoint string) error {
 
 func (l *ledger) Detach(context.Context, string) error {
 	l.attached = nil
+	if l.next != nil {
+		l.next()
+	}
 	return nil
 }
 
@@ -121,7 +136,7 @@ func TestSweep(t *testing.T) {
 				attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}, Ports: []overlay.Port{port("ep2", 2), port("ep3", 3)}}},
 				held:     map[netip.Prefix][]clerk.Holding{subnet: {holding(2, "m2"), holding(3, "m3"), holding(4, "m4"), holding(5, "m5"), holding(9, "")}},
 			}
-			s := &sweeper{engine: d, overlay: l, ipam: l, log: slog.New(slog.DiscardHandler)}
+			s := &sweeper{engine: d, overlay: l, ipam: l, self: "me", log: slog.New(slog.DiscardHandler)}
 			s.round(t.Context(), time.Now())
 			if got := l.text(); got != all {
 				t.Fatalf("after one look: %s", got)
@@ -133,9 +148,23 @@ func TestSweep(t *testing.T) {
 			}
 		})
 	}
+	t.Run("network gone and made anew", func(t *testing.T) {
+		l := &ledger{attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}}}}
+		l.next = func() {
+			l.attached = []overlay.Attachment{{Bridge: overlay.Bridge{ID: "new", Subnet: subnet}}}
+			l.held = map[netip.Prefix][]clerk.Holding{subnet: {holding(9, "")}}
+		}
+		s := &sweeper{engine: &daemon{networks: map[string]map[string]string{"new": {}}}, overlay: l, ipam: l, self: "me", log: slog.New(slog.DiscardHandler)}
+		for range 2 {
+			s.round(t.Context(), time.Now())
+		}
+		if got := l.text(); got != "new: 10.5.7.9" {
+			t.Errorf("left: %s", got)
+		}
+	})
 	t.Run("network gone", func(t *testing.T) {
 		l := &ledger{attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}}}}
-		s := &sweeper{engine: &daemon{}, overlay: l, ipam: l, log: slog.New(slog.DiscardHandler)}
+		s := &sweeper{engine: &daemon{}, overlay: l, ipam: l, self: "me", log: slog.New(slog.DiscardHandler)}
 		for range 2 {
 			s.round(t.Context(), time.Now())
 		}
@@ -143,4 +172,33 @@ func TestSweep(t *testing.T) {
 			t.Errorf("left: %s", got)
 		}
 	})
+}
+
+// TestSweepStranger leaves all as it is where another engine answers.
+func TestSweepStranger(t *testing.T) {
+	subnet := netip.MustParsePrefix("10.5.7.0/24")
+	l := &ledger{attached: []overlay.Attachment{{Bridge: overlay.Bridge{ID: "net", Subnet: subnet}}}}
+	var log bytes.Buffer
+	s := &sweeper{engine: &daemon{stranger: true}, overlay: l, ipam: l, self: "me", log: slog.New(slog.NewTextHandler(&log, nil))}
+	for range 3 {
+		s.round(t.Context(), time.Now())
+	}
+	if got := l.text(); got != "net" {
+		t.Errorf("left: %q", got)
+	}
+	if n := strings.Count(log.String(), "run.source"); n != 2 { // one line names it twice
+		t.Errorf("log:\n%s", log.String())
+	}
+}
+
+func TestPluginID(t *testing.T) {
+	id := strings.Repeat("0a", 32)
+	table := "36 35 0:31 / / rw - overlay overlay rw\n" +
+		"40 36 8:1 /var/lib/docker/plugins/" + id + "/propagated-mount /data rw shared:1 - ext4 /dev/sda1 rw\n"
+	if got := pluginID(table, "/data"); got != id {
+		t.Errorf("id %q", got)
+	}
+	if got := pluginID(table, "/"); got != "" {
+		t.Errorf("id %q of a mount that is none of a plugin's", got)
+	}
 }

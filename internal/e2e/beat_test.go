@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -72,7 +74,7 @@ func listen(c *net.UDPConn, back chan<- map[uint32]bool) {
 		if n == 4 {
 			got[binary.BigEndian.Uint32(b)] = true
 		}
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			back <- got
 			return
 		}
@@ -138,15 +140,19 @@ func (h *heart) stop(t testing.TB) pulse {
 // wait polls for a condition for at most a minute.
 func wait(t testing.TB, what string, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		err := try()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) || t.Context().Err() != nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			t.Fatalf("%s: %v", what, err)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }

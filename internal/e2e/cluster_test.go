@@ -30,6 +30,7 @@ var engines = []string{"20.10", "28.5"}
 var cluster struct {
 	lab   *netlab.Lab
 	hosts []*netlab.Host
+	all   []*netlab.Host // with an engine, of every test
 }
 
 func TestMain(m *testing.M) {
@@ -61,10 +62,10 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	code = m.Run()
-	if code != 0 {
-		keepLogs(cluster.hosts)
+	if err = healthy(cluster.all); err != nil || code != 0 {
+		keepLogs(cluster.all)
 	}
-	return code, nil
+	return code, err
 }
 
 // startHosts starts one host an engine, all at once, with the image and the
@@ -81,6 +82,7 @@ func startHosts(lab *netlab.Lab, name string, versions []string) ([]*netlab.Host
 		}
 		hosts[i] = host
 	}
+	cluster.all = append(cluster.all, hosts...)
 	var wg sync.WaitGroup
 	for i, h := range hosts {
 		wg.Go(func() { errs[i] = prepare(ctx, h) })

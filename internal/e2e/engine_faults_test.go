@@ -14,6 +14,7 @@ import (
 // TestEngineFaults takes engines and hosts away, after which the containers come
 // back by themselves, with their addresses.
 func TestEngineFaults(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway, afterBoot)
 	s := setScene(t)
 	restart := func(t *testing.T, h *netlab.Host) {
 		t.Helper()
@@ -75,6 +76,7 @@ func TestEngineFaults(t *testing.T) {
 // TestEmbeddedHostLost takes the host with the embedded etcd away: the other
 // goes on, and needs nothing when it is back.
 func TestEmbeddedHostLost(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway, afterBoot)
 	install(t, cluster.hosts)
 	s := &scene{hosts: cluster.hosts}
 	s.furnish(t)

@@ -113,10 +113,11 @@ func TestEtcdCluster(t *testing.T) {
 	second := (lead + 1) % 3
 	q[second].proc.Kill()
 	s.sound(t)
-	calm(t, hearts, 0)
 	q.start(t, lead)
 	q.start(t, second)
 	q.leader(t)
+	s.sound(t)
+	calm(t, hearts, 0)
 	if after := leases(); after != before {
 		t.Errorf("leases before:\n%s\nafter:\n%s", before, after)
 	}

@@ -113,7 +113,7 @@ func (s *scene) sound(t *testing.T) {
 			docker(t, h, "run", "--rm", "--name", "probe", "--network", network, "busybox", "ping", "-c", "2", "-i", "0.2", "-w", "10", to)
 		}
 		act(t, h, echoes[i], "push", s.addrs[1-i])
-		s.account(t, h)
+		account(t, h)
 	}
 }
 
@@ -157,11 +157,6 @@ func readBooks(t testing.TB, h *netlab.Host) (b books, err error) {
 
 // account waits until the plugin's books and the host's veth pairs are what the
 // engine's containers have.
-func (s *scene) account(t testing.TB, h *netlab.Host) {
-	t.Helper()
-	account(t, h)
-}
-
 func account(t testing.TB, h *netlab.Host) {
 	t.Helper()
 	wait(t, "the books of "+h.Name(), func() error {
@@ -181,7 +176,7 @@ func account(t testing.TB, h *netlab.Host) {
 		}
 		out, err := h.Exec(t.Context(), "sh", "-c", "ip -o link | grep -o 'flv[0-9a-f]*\\|flp[0-9a-f]*' | sort -u")
 		veths := strings.Fields(strings.ReplaceAll(out, "flv", ""))
-		if err == nil && len(endpoints) > 0 && !slices.Equal(veths, endpoints) {
+		if err == nil && !slices.Equal(veths, endpoints) {
 			err = fmt.Errorf("veths %v, of containers %v", veths, endpoints)
 		}
 		return err
@@ -211,6 +206,7 @@ func engineBooks(t testing.TB, h *netlab.Host) (addrs, endpoints []string, err e
 
 // TestFaultsUnderTraffic does to running containers what they must not notice.
 func TestFaultsUnderTraffic(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway)
 	s := setScene(t)
 	for _, c := range []struct {
 		name  string

@@ -130,11 +130,13 @@ func knock(host string) (*net.UDPConn, error) {
 		return nil, err
 	}
 	conn := c.(*net.UDPConn)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for range 100 { // until the other end listens
 		if err = exchange(conn, []byte("knock")); err == nil {
 			return conn, nil
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-tick.C
 	}
 	return nil, err
 }
@@ -201,13 +203,13 @@ func pmtu(args []string) error {
 	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
-	for range 20 {
-		// The first one that is too large learns the MTU from the router's
-		// answer, the next is refused at once.
-		if _, err := c.Write(make([]byte, size-28)); errors.Is(err, unix.EMSGSIZE) {
+	// One that is too large is refused, here or by a router's answer; one that
+	// neither comes back nor is refused was lost on the way.
+	for range 5 {
+		err := exchange(c, make([]byte, size-28))
+		if err == nil || errors.Is(err, unix.EMSGSIZE) {
 			break
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	err = raw.Control(func(fd uintptr) { path, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
 	fmt.Println(path)

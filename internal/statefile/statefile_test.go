@@ -136,3 +136,29 @@ func TestSaveErrors(t *testing.T) {
 		t.Errorf("folder that is not there: got %v", err)
 	}
 }
+
+// FuzzLoad wants that whatever can be read is the same once it is saved.
+func FuzzLoad(f *testing.F) {
+	for _, text := range []string{`{"Name":"a","Count":1}`, `null`, ``, `{"Name":"fi`, `{"name":"\ud800"}`, "\x00"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "state.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var got, again value
+		if err := Load(path, &got); err != nil {
+			if !strings.Contains(err.Error(), path) {
+				t.Error(err)
+			}
+			return
+		}
+		if err := Save(path, got); err != nil {
+			t.Fatal(err)
+		}
+		if err := Load(path, &again); err != nil || again != got {
+			t.Errorf("%q is %+v and then %+v: %v", text, got, again, err)
+		}
+	})
+}

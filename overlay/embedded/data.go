@@ -59,8 +59,9 @@ func checkData(dir string) error {
 // checkDatabase returns the index of the last entry that the database holds, 0
 // where there is no database.
 func checkDatabase(path string) (applied uint64, err error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return 0, nil // etcd makes it
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if errors.Is(err, bbolterrors.ErrTimeout) {

@@ -17,27 +17,11 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 )
 
 const anyPort = "http://127.0.0.1:0"
-
-// journal collects a logger's lines.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
 
 // run starts a server and returns how to stop it.
 func run(t *testing.T, o Options) (s *Server, stop func() error) {
@@ -101,7 +85,7 @@ func TestRestartElsewhere(t *testing.T) {
 	if l, err := net.Listen("tcp", "127.0.0.1:2380"); err == nil {
 		defer l.Close()
 	}
-	var log journal
+	var log logbuf.Buffer
 	o := Options{Dir: t.TempDir() + "/etcd", Listen: anyPort, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	first, stop := run(t, o)
 	c := dial(t, first.Endpoint())

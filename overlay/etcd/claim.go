@@ -46,6 +46,7 @@ type claimer struct {
 	keys   keys
 	claim  overlay.Claim
 	etcdID clientv3.LeaseID // granted for a key that is not created yet
+	ttl    int64            // of etcdID, in seconds
 }
 
 // state is a network as it was read at one revision.
@@ -152,7 +153,9 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 		ttl, err := c.store.renew(ctx, h.etcdID)
 		if err == nil && ttl != seconds(c.claim.TTL) {
 			err = c.grant(ctx)
-			etcdID = c.etcdID
+			if ttl != c.ttl { // not what etcd makes of it anyway
+				etcdID = c.etcdID
+			}
 		}
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return l, false, nil
@@ -170,6 +173,10 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 		c.etcdID = clientv3.NoLease
 		return l, false, nil
 	}
+	if err != nil && etcdID != h.etcdID {
+		// The key may be on it: revoking it would take the subnet away.
+		c.etcdID = clientv3.NoLease
+	}
 	if done {
 		if etcdID != h.etcdID {
 			c.etcdID = h.etcdID // not used any more
@@ -182,7 +189,7 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 // grant makes an etcd lease, unless one is left of an earlier attempt.
 func (c *claimer) grant(ctx context.Context) (err error) {
 	if c.etcdID == clientv3.NoLease {
-		c.etcdID, err = c.store.grant(ctx, c.claim.TTL)
+		c.etcdID, c.ttl, err = c.store.grant(ctx, c.claim.TTL)
 	}
 	return err
 }

@@ -123,13 +123,16 @@ func mine(cfg overlay.Config, all []held, claim overlay.Claim) (own, stale []hel
 }
 
 // belongs reports whether a lease is the claiming host's: it says its PublicIP,
-// or its former one and what only this host publishes.
+// or its former one and what only this host publishes. Where the backend
+// publishes nothing, it is the subnet that the host's containers use.
 func belongs(lease overlay.Lease, claim overlay.Claim) bool {
 	if lease.PublicIP == claim.PublicIP {
 		return true
 	}
-	return claim.Former.IsValid() && lease.PublicIP == claim.Former && len(claim.BackendData) > 0 &&
-		bytes.Equal(lease.BackendData, claim.BackendData)
+	if !claim.Former.IsValid() || lease.PublicIP != claim.Former || !bytes.Equal(lease.BackendData, claim.BackendData) {
+		return false
+	}
+	return len(claim.BackendData) > 0 || claim.Must && lease.Subnet == claim.Prefer
 }
 
 // contested reports whether an older lease overlaps h, so that every host would

@@ -153,6 +153,9 @@ func checkEndpoints(endpoints []string) (secure bool, err error) {
 			return false, fmt.Errorf("etcd endpoints %s are partly encrypted: all or none is accepted", strings.Join(endpoints, ","))
 		}
 		secure = encrypted
+		if local := strings.HasPrefix(u.Scheme, "unix"); i > 0 && local != strings.HasPrefix(endpoints[0], "unix") {
+			return false, fmt.Errorf("etcd endpoints %s are partly sockets of this host: all or none is accepted", strings.Join(endpoints, ","))
+		}
 	}
 	return secure, nil
 }

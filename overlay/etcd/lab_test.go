@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
@@ -70,7 +71,7 @@ func TestSilentServer(t *testing.T) {
 	w := newWorld(t, startProcess(t))
 	w.configure(t, stockConfig)
 	p := newProxy(t, w.endpoint)
-	var log logBuffer
+	var log logbuf.Buffer
 	c, err := Dial(Options{Endpoints: []string{p.endpoint()}, CallTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)

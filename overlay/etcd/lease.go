@@ -113,14 +113,15 @@ func (s *Store) commit(ctx context.Context, cmps []clientv3.Cmp, ops ...clientv3
 	return resp.Succeeded, nil
 }
 
-func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {
+// grant makes an etcd lease. etcd may give it a longer time to live than asked.
+func (s *Store) grant(ctx context.Context, ttl time.Duration) (id clientv3.LeaseID, granted int64, err error) {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
 	resp, err := s.client.Grant(ctx, seconds(ttl))
 	if err != nil {
-		return clientv3.NoLease, err
+		return clientv3.NoLease, 0, err
 	}
-	return resp.ID, nil
+	return resp.ID, resp.TTL, nil
 }
 
 // seconds is a time to live as etcd counts it.

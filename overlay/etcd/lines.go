@@ -2,10 +2,15 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 	"sync"
+	"syscall"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 )
 
 // lines are a client's connections. A connection from an address that the host
@@ -25,7 +30,8 @@ func newLines() *lines { return &lines{open: map[*line]struct{}{}} }
 
 // dial connects to a host and port.
 func (l *lines) dial(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	dialer := net.Dialer{Control: giveUpSoon}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -34,6 +40,16 @@ func (l *lines) dial(ctx context.Context, addr string) (net.Conn, error) {
 	defer l.mu.Unlock()
 	l.open[one] = struct{}{}
 	return one, nil
+}
+
+// giveUpSoon bounds how long sent data may stay without acknowledgement, as gRPC
+// does for connections that it dials itself.
+func giveUpSoon(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(keepAliveTimeout/time.Millisecond))
+	})
+	return errors.Join(err, os.NewSyscallError("setsockopt TCP_USER_TIMEOUT", failed))
 }
 
 func (one *line) Close() error {

@@ -21,7 +21,7 @@ const probes = 16
 func pick(ctx context.Context, cfg overlay.Config, taken []netip.Prefix, avoid func(netip.Prefix) error) (netip.Prefix, error) {
 	gaps, free := freeSubnets(cfg, taken)
 	if free == 0 {
-		return netip.Prefix{}, fmt.Errorf("%w: all %d of %s are leased", overlay.ErrFull, cfg.Count(), cfg.Network)
+		return netip.Prefix{}, fmt.Errorf("%w: all %d of %s are leased; remove the Docker network from a host that can do without it", overlay.ErrFull, cfg.Count(), cfg.Network)
 	}
 	if avoid == nil {
 		return cfg.Subnet(nth(gaps, rand.IntN(free))), nil

@@ -108,7 +108,7 @@ func (s *Store) explain(err error) error {
 	_, probe := etcdserverpb.NewMaintenanceClient(s.client.ActiveConnection()).
 		Status(ctx, &etcdserverpb.StatusRequest{}, grpc.WaitForReady(false))
 	if why := status.Convert(probe); why.Code() == codes.Unavailable {
-		return fmt.Errorf("no answer: %s (%w)", why.Message(), err)
+		return fmt.Errorf("no answer: %s (%w); see that it runs and that this host reaches it", why.Message(), err)
 	}
-	return fmt.Errorf("no answer (%w)", err)
+	return fmt.Errorf("no answer (%w); see that it runs and that this host reaches it", err)
 }

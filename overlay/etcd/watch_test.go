@@ -1,17 +1,16 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
@@ -29,7 +28,7 @@ func TestWatchReplaced(t *testing.T) {
 	second.put(t, "/subnets/10.5.2.0-24", valueOf(2))
 
 	p := newProxy(t, first.endpoint)
-	var log logBuffer
+	var log logbuf.Buffer
 	s := New(dial(t, p.endpoint()), first.prefix, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	seen := watch(t, s, "")
 	was := seen.await(t, "the first", func(s overlay.Snapshot) bool { return leases(s) == "10.5.1.0/24 192.168.0.1\n" })
@@ -45,24 +44,6 @@ func TestWatchReplaced(t *testing.T) {
 	if strings.Count(text, "level=WARN") != 1 || strings.Count(text, "watching etcd again") != 1 || !strings.Contains(text, p.endpoint()) {
 		t.Errorf("log:\n%s", text)
 	}
-}
-
-// logBuffer is a buffer for a logger.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func TestWatchBadName(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	tunPath = "/dev/net/tun"
+	// TUNPath is the device file by which TUN devices are made and read.
+	TUNPath = "/dev/net/tun"
 	// tunQueue is a TUN device's queue in packets: the bursts of a few senders
 	// of small packets while its reader is not scheduled.
 	tunQueue = 1000
@@ -18,9 +19,9 @@ const (
 // it is made to stay, so that none is left behind that nobody knows.
 func (k *Kernel) createTUN(l Link) error {
 	return k.ns.run(func() (err error) {
-		fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(TUNPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("open %s (a kernel without the tun driver, or a plugin without the device?): %w", tunPath, err)
+			return fmt.Errorf("open %s (a kernel without the tun driver, or a plugin without the device?): %w", TUNPath, err)
 		}
 		defer func() { err = errors.Join(err, unix.Close(fd)) }()
 		req, err := unix.NewIfreq(l.Name)

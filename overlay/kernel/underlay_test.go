@@ -94,3 +94,28 @@ func TestOverlap(t *testing.T) {
 		}
 	}
 }
+
+// FuzzUnderlay wants that any interface setting finds an interface that is
+// neither ours nor loopback, unless it is named, or is refused with the choice.
+func FuzzUnderlay(f *testing.F) {
+	f.Add("eth1", "")
+	f.Add("^e.*1$", "10.0.0.1")
+	f.Add("e(", "")
+	f.Add("", "2001:db8::7")
+	f.Add("(?i)WG|.*", "198.51.100.1")
+	f.Fuzz(func(t *testing.T, iface, public string) {
+		spec := UnderlaySpec{Iface: iface}
+		spec.PublicIP, _ = netip.ParseAddr(public)
+		got, err := chooseUnderlay(spec, testLinks, testAddrs, testRoutes)
+		switch {
+		case err != nil:
+			if !strings.Contains(err.Error(), "there are eth0") {
+				t.Errorf("%q %q: %v", iface, public, err)
+			}
+		case !got.Addr.IsValid() || !got.PublicIP.IsValid():
+			t.Errorf("%q %q: %+v", iface, public, got)
+		case (got.Name == "lo" || got.Name == "fl-blue") && got.Name != iface && !spec.PublicIP.IsValid():
+			t.Errorf("%q %q: %+v", iface, public, got)
+		}
+	})
+}

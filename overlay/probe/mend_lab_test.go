@@ -3,7 +3,6 @@
 package probe_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"maps"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/logbuf"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 	"github.com/docker-flannel/docker-flannel/overlay/probe"
@@ -27,7 +27,7 @@ func TestMend(t *testing.T) {
 	p := newPair(t)
 	p.blind.Store(true)
 	store := &book{leases: map[netip.Prefix]overlay.Lease{}, changed: make(chan struct{})}
-	log := &lockedBuffer{}
+	log := &logbuf.Buffer{}
 	for _, h := range []*host{p.a, p.b} {
 		run(t, h, store, log)
 	}
@@ -44,7 +44,7 @@ func TestMend(t *testing.T) {
 }
 
 // run makes the host's Docker network.
-func run(t *testing.T, h *host, store overlay.Store, log *lockedBuffer) {
+func run(t *testing.T, h *host, store overlay.Store, log *logbuf.Buffer) {
 	t.Helper()
 	o, err := overlay.New(overlay.Options{
 		Dir: t.TempDir(), Store: store, Kernel: h.k, Probe: inside{h}, Release: kernel.Release(), TTL: time.Hour,
@@ -84,23 +84,6 @@ func (i inside) Checksums(ctx context.Context, from, to netip.Addr) (v probe.Ver
 	return v, err
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // book is a Store that gives host n the subnet of vtep(n).
 type book struct {
 	mu      sync.Mutex
@@ -128,6 +111,8 @@ func (b *book) Claim(_ context.Context, _ string, c overlay.Claim) (overlay.Leas
 func (b *book) Keep(context.Context, string, overlay.Lease) error { return nil }
 
 func (b *book) Release(context.Context, string, overlay.Lease) error { return nil }
+
+func (b *book) Moved() {}
 
 func (b *book) Watch(ctx context.Context, _ string, emit func(overlay.Snapshot)) error {
 	for {

@@ -27,14 +27,14 @@ func parse(raw json.RawMessage) (params, error) {
 	p := params{Port: DefaultPort}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &p); err != nil {
-			return p, fmt.Errorf("read the config's Backend %s: %w", raw, err)
+			return p, fmt.Errorf("read the config's Backend %s: %w; correct it", raw, err)
 		}
 	}
 	if p.Port == 0 {
 		p.Port = DefaultPort
 	}
 	if p.Port < 1 || p.Port > maxPort {
-		return p, fmt.Errorf("port %d is outside 1-%d", p.Port, maxPort)
+		return p, fmt.Errorf("port %d is outside 1-%d: correct Backend in the network's config", p.Port, maxPort)
 	}
 	return p, nil
 }

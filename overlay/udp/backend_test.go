@@ -68,3 +68,24 @@ guard out flannel0`
 		t.Errorf("device %s", other.Links[0].Name)
 	}
 }
+
+// FuzzPlan reads any Backend object: what is published can be planned.
+func FuzzPlan(f *testing.F) {
+	f.Add(`{"Type":"udp","Port":8285}`, "")
+	f.Add(`{"Port":65536}`, "udp")
+	f.Add(`{"Port":0}`, "vxlan")
+	f.Add(``, "")
+	f.Fuzz(func(t *testing.T, backend, kind string) {
+		_, err := Backend{}.Publish(place(backend))
+		state, junk := Backend{}.Plan(place(backend), []overlay.Lease{held("10.5.9.0/24", "192.0.2.2", kind)})
+		if err != nil {
+			if !strings.Contains(err.Error(), "config") {
+				t.Error(err)
+			}
+			return
+		}
+		if len(state.Links) != 1 || len(state.Links[0].Name) > 15 || (len(junk) == 0) != (kind == "" || kind == Type) {
+			t.Errorf("%q: %v\n%s", backend, junk, state)
+		}
+	})
+}

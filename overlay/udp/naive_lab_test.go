@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
 
 // naiveRole NAME LOCAL MTU SELF PEER... is the plainest encapsulator there
@@ -17,7 +19,7 @@ func naiveRole(args []string) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Open(tunPath, unix.O_RDWR, 0)
+	fd, err := unix.Open(kernel.TUNPath, unix.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

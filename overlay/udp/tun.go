@@ -7,9 +7,9 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-const tunPath = "/dev/net/tun"
+	"github.com/docker-flannel/docker-flannel/overlay/kernel"
+)
 
 // tun is a TUN device whose packets come and go behind virtio headers. Its
 // descriptor never blocks.
@@ -23,9 +23,9 @@ var errNoDevice = errors.New("there is no such TUN device")
 
 // openTUN attaches to the device.
 func openTUN(name string) (*tun, error) {
-	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(kernel.TUNPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", tunPath, err)
+		return nil, fmt.Errorf("open %s: %w", kernel.TUNPath, err)
 	}
 	t := &tun{fd: fd}
 	if err := t.attach(name); err != nil {
@@ -110,7 +110,7 @@ func scatter(call uintptr, fd int, iovs []unix.Iovec) (int, unix.Errno) {
 	return int(n), errno
 }
 
-func (t *tun) close() error { return os.NewSyscallError("close "+tunPath, unix.Close(t.fd)) }
+func (t *tun) close() error { return os.NewSyscallError("close "+kernel.TUNPath, unix.Close(t.fd)) }
 
 // iovec describes b, which must not be empty.
 func iovec(b []byte) unix.Iovec {

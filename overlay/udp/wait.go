@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bell tells both threads to end, also while they sleep.
+// bell wakes a thread, also one that sleeps: to end, or to share the work.
 type bell struct {
 	fd   int
 	rung atomic.Bool
@@ -46,7 +46,7 @@ const (
 	nearMiss = 500 * time.Microsecond
 )
 
-// waiter waits for packets on one descriptor. While they follow each other
+// waiter waits for packets on one or two descriptors. While they follow each other
 // closely it has the caller ask again and again for a moment, because falling
 // asleep and being woken costs more than that; a device without traffic only
 // sleeps.

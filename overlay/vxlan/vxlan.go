@@ -54,7 +54,7 @@ func parse(raw json.RawMessage) (params, error) {
 	p := params{VNI: DefaultVNI, Port: DefaultPort}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &p); err != nil {
-			return p, fmt.Errorf("read the config's Backend %s: %w", raw, err)
+			return p, fmt.Errorf("read the config's Backend %s: %w; correct it", raw, err)
 		}
 	}
 	if p.Port == 0 {
@@ -62,11 +62,11 @@ func parse(raw json.RawMessage) (params, error) {
 	}
 	switch {
 	case p.VNI < 1 || p.VNI > maxVNI:
-		return p, fmt.Errorf("VNI %d is outside 1-%d", p.VNI, maxVNI)
+		return p, fmt.Errorf("VNI %d is outside 1-%d: correct Backend in the network's config", p.VNI, maxVNI)
 	case p.Port < 1 || p.Port > maxPort:
-		return p, fmt.Errorf("port %d is outside 1-%d", p.Port, maxPort)
+		return p, fmt.Errorf("port %d is outside 1-%d: correct Backend in the network's config", p.Port, maxPort)
 	case p.MTU != 0 && p.MTU < minMTU:
-		return p, fmt.Errorf("MTU %d is below %d", p.MTU, minMTU)
+		return p, fmt.Errorf("MTU %d is below %d: correct Backend in the network's config", p.MTU, minMTU)
 	}
 	return p, nil
 }
@@ -79,7 +79,7 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	}
 	mtu := self.Underlay.MTU
 	if p.MTU > mtu {
-		return overlay.Publication{}, fmt.Errorf("MTU %d is above the %d of interface %s", p.MTU, mtu, self.Underlay.Name)
+		return overlay.Publication{}, fmt.Errorf("MTU %d is above the %d of interface %s: correct Backend in the network's config, or the interface's MTU", p.MTU, mtu, self.Underlay.Name)
 	}
 	if p.MTU > 0 {
 		mtu = p.MTU

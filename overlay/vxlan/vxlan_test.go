@@ -173,3 +173,27 @@ func FuzzVtep(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPlan reads any Backend object and any lease: what is published can be
+// planned, and a peer is either reached or skipped with a reason.
+func FuzzPlan(f *testing.F) {
+	f.Add(`{"Type":"vxlan"}`, `{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`)
+	f.Add(`{"VNI":4096,"Port":4789,"GBP":true,"DirectRouting":true,"MTU":1400}`, `{"VNI":4096,"VtepMAC":"5e:01:02:03:04:05"}`)
+	f.Add(`{"VNI":0}`, `{}`)
+	f.Add(`{"MTU":-1}`, `null`)
+	f.Add(``, ``)
+	f.Fuzz(func(t *testing.T, backend, data string) {
+		here := self(t, backend)
+		pub, err := Backend{}.Publish(here)
+		state, junk := Backend{}.Plan(here, []overlay.Lease{lease("10.2.30.0/24", "172.24.152.190", Type, data)})
+		if err != nil {
+			if !strings.Contains(err.Error(), "config") && !strings.Contains(err.Error(), "MTU") {
+				t.Error(err)
+			}
+			return
+		}
+		if len(state.Routes)+len(junk) != 1 || len(state.Links) != 1 || state.Links[0].MTU != pub.MTU-pub.Overhead || pub.MTU < minMTU {
+			t.Errorf("%q, %q: %+v, %v\n%s", backend, data, pub, junk, state)
+		}
+	})
+}

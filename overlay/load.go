@@ -1,0 +1,98 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/docker-flannel/docker-flannel/internal/statefile"
+)
+
+// load reads both state files.
+func (o *Overlay) load() error {
+	var records []record
+	err := statefile.Load(o.file.Path(), &records)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("load networks: %w", err)
+	}
+	if err := checkRecords(records); err != nil {
+		return fmt.Errorf("load networks: state file %s: %w; put a good copy in its place, or move it away to begin without it", o.file.Path(), err)
+	}
+	var leases map[string][]Lease
+	if err := statefile.Load(o.seen.Path(), &leases); err != nil && !errors.Is(err, os.ErrNotExist) {
+		o.opt.Log.Warn("peers are unknown until etcd answers", "error", err)
+	}
+	for _, r := range records {
+		if r.Docker == nil {
+			r.Held = false // the create that asked for it ended with the process
+		}
+		if r.Faulty.Release != o.opt.Release {
+			r.Faulty = platform{}
+		}
+		n := newNetwork(r)
+		n.peers = slices.DeleteFunc(leases[r.Name], func(l Lease) bool { return r.Config.Fits(l.Subnet) != nil || !l.PublicIP.Is4() })
+		o.nets[r.Name] = n
+	}
+	return nil
+}
+
+// checkRecords refuses what no process can have saved: plans are made of it
+// before anything else could tell.
+func checkRecords(records []record) error {
+	known := map[string]bool{}
+	for _, r := range records {
+		if known[r.Name] {
+			return fmt.Errorf("%s: listed twice", title(r.Name))
+		}
+		known[r.Name] = true
+		if err := r.check(); err != nil {
+			return fmt.Errorf("%s: %w", title(r.Name), err)
+		}
+	}
+	return nil
+}
+
+func (r *record) check() error {
+	if !r.Subnet.IsValid() && !r.Leased && !r.Held && r.Docker == nil && len(r.Ports) == 0 {
+		return nil // known by name only
+	}
+	text, err := r.Config.Text()
+	if err != nil {
+		return err
+	}
+	if again, err := ParseConfig(text); err != nil || !again.Equal(r.Config) {
+		return fmt.Errorf("config %s: not a network's", text)
+	}
+	if !r.Subnet.Addr().Is4() {
+		return fmt.Errorf("subnet %s: not an IPv4 subnet", r.Subnet)
+	}
+	if err := r.Config.Fits(r.Subnet); err != nil {
+		return err
+	}
+	if r.Docker == nil {
+		if len(r.Ports) > 0 {
+			return fmt.Errorf("%d endpoints without a Docker network", len(r.Ports))
+		}
+		return nil
+	}
+	if len(r.Docker.ID) < shortID || r.Docker.Subnet != r.Subnet {
+		return fmt.Errorf("network %q on subnet %s: not one of this host's, which is %s", r.Docker.ID, r.Docker.Subnet, r.Subnet)
+	}
+	return r.checkPorts()
+}
+
+func (r *record) checkPorts() error {
+	heads, addrs := map[string]bool{}, map[netip.Addr]bool{}
+	for _, p := range r.Ports {
+		if len(p.Endpoint) < shortID || p.Network != r.Docker.ID || !r.Subnet.Contains(p.Addr) {
+			return fmt.Errorf("endpoint %q with address %s: not one of network %s on %s", p.Endpoint, p.Addr, head(r.Docker.ID), r.Subnet)
+		}
+		if heads[head(p.Endpoint)] || addrs[p.Addr] {
+			return fmt.Errorf("endpoint %s with address %s: listed twice", head(p.Endpoint), p.Addr)
+		}
+		heads[head(p.Endpoint)], addrs[p.Addr] = true, true
+	}
+	return nil
+}
