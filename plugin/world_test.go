@@ -29,7 +29,7 @@ type shelf struct {
 	lease *overlay.Lease
 }
 
-func (*shelf) Config(context.Context, string, []byte) (overlay.Config, error) {
+func (*shelf) Config(context.Context, string, overlay.Initial) (overlay.Config, error) {
 	return overlay.ParseConfig([]byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`))
 }
 

@@ -91,7 +91,7 @@ type book struct {
 	changed chan struct{}
 }
 
-func (b *book) Config(context.Context, string, []byte) (overlay.Config, error) {
+func (b *book) Config(context.Context, string, overlay.Initial) (overlay.Config, error) {
 	return overlay.ParseConfig([]byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`))
 }
 
