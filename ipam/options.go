@@ -33,6 +33,9 @@ var poolOptionParsers = map[string]func(value string, into *poolOptions) error{
 		if value == "" {
 			return errors.New("give the flannel network's name, or leave it out for the default network")
 		}
+		if err := overlay.CheckName(value); err != nil {
+			return err
+		}
 		into.network = value
 		return nil
 	},

@@ -23,13 +23,18 @@ const rest = 12 * time.Second
 // manager, claiming it in the store where it is not held yet. One Docker
 // network a host may hold it at a time.
 func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
+	req, err := o.resolve(ctx, req)
+	if err != nil {
+		return Network{}, err
+	}
 	n := o.reserve(req.Name)
 	if err := n.enter(ctx); err != nil {
 		return Network{}, err
 	}
 	defer n.leave()
 	o.mu.Lock()
-	err, known := o.available(n), n.record
+	err = o.available(n)
+	known := n.record
 	o.mu.Unlock()
 	if err != nil {
 		return Network{}, err
@@ -197,7 +202,7 @@ func wantSubnet(cfg Config, asked netip.Prefix) (netip.Prefix, error) {
 		return netip.Prefix{}, nil
 	}
 	if !cfg.Network.Overlaps(asked) {
-		return netip.Prefix{}, fmt.Errorf("--subnet %s does not lie in the flannel network %s; leave it out, or give %s to allow --ip",
+		return netip.Prefix{}, fmt.Errorf("--subnet %s does not lie in the flannel network %s; leave it out, give %s to allow --ip, or give a name that no network has with --ipam-opt network=NAME",
 			asked, cfg.Network, cfg.Network)
 	}
 	if err := cfg.Fits(asked); err != nil {

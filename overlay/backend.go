@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -20,9 +21,8 @@ type Backend interface {
 	// host's lease says. An error names the field, its value and what is
 	// accepted.
 	Publish(self Self) (Publication, error)
-	// Distinct returns a Backend object for a new network, from what the user
-	// gave: what networks of one host must not share is made unlike that of
-	// the others'.
+	// Distinct returns a Backend object for a new network: raw, but what
+	// networks of one host must not share is made unlike that of the others'.
 	Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error)
 	// Plan returns what the kernel must hold so that self reaches peers,
 	// and the peers that were skipped, each with its reason. Peers never
@@ -79,20 +79,28 @@ func (s Self) Through(device string) []kernel.Forward {
 	}
 }
 
-// Unlike sets a number in a Backend object, unless it is given there, to the
-// least from first on that none of those taken has.
-func Unlike(raw json.RawMessage, field string, first, last int, taken []int) (json.RawMessage, error) {
+// Plain accepts the network's packets between the bridge and the underlay, where
+// they travel as they are. A packet with a forged address that another of the
+// host's bridges sends there would look like one of the network's to the peer:
+// so nothing else passes from the network to itself.
+func (s Self) Plain(state *kernel.State) {
+	state.Forwards = append(state.Forwards, s.Through(s.Underlay.Name)...)
+	state.Closed = append(state.Closed, s.Config.Network)
+}
+
+// Unlike sets a number in a Backend object to the least from first to last that
+// is not taken. An object whose own, now, is not taken stays as it is.
+func Unlike(raw json.RawMessage, field string, now, first, last int, taken []int) (json.RawMessage, error) {
+	if !slices.Contains(taken, now) {
+		return raw, nil
+	}
 	object := map[string]json.RawMessage{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &object); err != nil {
 			return nil, fmt.Errorf("read the Backend object %s: %w", raw, err)
 		}
 	}
-	for key := range object {
-		if strings.EqualFold(key, field) {
-			return raw, nil
-		}
-	}
+	maps.DeleteFunc(object, func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, field) })
 	for n := first; n <= last; n++ {
 		if !slices.Contains(taken, n) {
 			object[field] = json.RawMessage(strconv.Itoa(n))

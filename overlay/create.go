@@ -8,7 +8,6 @@ import (
 	"iter"
 	"maps"
 	"net/netip"
-	"slices"
 )
 
 // Pool is where new networks take their CIDR from.
@@ -28,7 +27,7 @@ func (o *Overlay) initial(req Request) (Initial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config to begin with: %w", err)
 	}
-	kind := cfg.Backend.Type
+	preset, kind := cfg, cfg.Backend.Type
 	if req.Backend != "" && req.Backend != kind {
 		kind = req.Backend
 		if cfg.Backend.Raw, err = json.Marshal(map[string]string{"Type": kind}); err != nil {
@@ -40,20 +39,22 @@ func (o *Overlay) initial(req Request) (Initial, error) {
 		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", kind, err)
 	}
 	return func(others map[string]Config) ([]byte, error) {
+		network, taken := cfg.Network, others
 		if req.Name == "" {
-			return defaultConfig(cfg, others)
-		}
-		network, err := o.cidr(req, cfg.SubnetLen, others)
-		if err != nil {
-			return nil, err
-		}
-		var taken []json.RawMessage
-		for _, c := range others {
-			if c.Backend.Type == kind {
-				taken = append(taken, c.Backend.Raw)
+			if name, found := overlapping(network, others); found {
+				return nil, fmt.Errorf("setting NETWORK=%s overlaps %s (%s): choose another", network, title(name), others[name].Network)
+			}
+		} else {
+			// What the default network will have is not free either.
+			taken = maps.Clone(others)
+			if _, known := taken[""]; !known {
+				taken[""] = preset
+			}
+			if network, err = o.cidr(req, cfg.SubnetLen, taken); err != nil {
+				return nil, err
 			}
 		}
-		raw, err := backend.Distinct(cfg.Backend.Raw, taken)
+		raw, err := backend.Distinct(cfg.Backend.Raw, backendsOf(taken, kind))
 		if err != nil {
 			return nil, fmt.Errorf("backend %s: %w", kind, err)
 		}
@@ -61,29 +62,43 @@ func (o *Overlay) initial(req Request) (Initial, error) {
 	}, nil
 }
 
-// defaultConfig refuses a CIDR that another network has.
-func defaultConfig(cfg Config, others map[string]Config) ([]byte, error) {
-	if name, taken := overlapping(cfg.Network, others); taken {
-		return nil, fmt.Errorf("setting NETWORK=%s overlaps %s (%s): choose another", cfg.Network, title(name), others[name].Network)
+// backendsOf lists the Backend objects of one kind.
+func backendsOf(networks map[string]Config, kind string) (all []json.RawMessage) {
+	for _, c := range networks {
+		if c.Backend.Type == kind {
+			all = append(all, c.Backend.Raw)
+		}
 	}
-	return NewConfig(cfg.Network, cfg.SubnetLen, cfg.Backend.Raw)
+	return all
 }
 
+// dockers are the pools from which an engine takes the subnets of its own
+// networks, unless its daemon.json says otherwise.
+var dockers = []netip.Prefix{
+	netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("172.18.0.0/15"),
+	netip.MustParsePrefix("172.20.0.0/14"), netip.MustParsePrefix("172.24.0.0/13"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+}
+
+// roomy is by how many bits at least a host's subnet is longer than its network's
+// CIDR: flannel's configs hold four subnets or more.
+const roomy = 2
+
 // cidr is a new network's: the one that --subnet names, or the pool's first that
-// overlaps neither another network's nor a route of this host.
+// is free.
 func (o *Overlay) cidr(req Request, subnetLen int, others map[string]Config) (netip.Prefix, error) {
 	if asked := req.Subnet; asked.IsValid() {
-		if asked.Bits() >= subnetLen {
+		if asked.Bits()+roomy > subnetLen {
 			return asked, fmt.Errorf("--subnet %s: %s does not exist yet, and every host will have a subnet of %d bits in it: give a larger CIDR, such as %s, or leave --subnet out",
 				asked, title(req.Name), subnetLen, netip.PrefixFrom(asked.Addr(), max(subnetLen-8, 8)).Masked())
 		}
 		if name, taken := overlapping(asked, others); taken {
 			return asked, fmt.Errorf("--subnet %s overlaps %s (%s): choose another, or leave it out", asked, title(name), others[name].Network)
 		}
-		return asked, nil
+		return asked, o.avoid(asked)
 	}
 	pool := o.opt.Pool
-	if !pool.Base.IsValid() || pool.Bits >= subnetLen {
+	if !pool.Base.IsValid() || pool.Bits+roomy > subnetLen {
 		return netip.Prefix{}, fmt.Errorf("%s does not exist yet, and the CIDRs of the setting NETWORK_POOL (%s) have no room for subnets of %d bits: give it one with --subnet", title(req.Name), pool, subnetLen)
 	}
 	var why error
@@ -91,21 +106,21 @@ func (o *Overlay) cidr(req Request, subnetLen int, others map[string]Config) (ne
 		if _, taken := overlapping(p, others); taken {
 			continue
 		}
-		if why = o.avoid(p); why == nil {
+		if why = o.free(p); why == nil {
 			return p, nil
 		}
 	}
 	return netip.Prefix{}, errors.Join(fmt.Errorf("the setting NETWORK_POOL (%s) has no CIDR left for %s: give it one with --subnet", pool, title(req.Name)), why)
 }
 
-// overlapping returns the name of a network whose CIDR overlaps p.
-func overlapping(p netip.Prefix, others map[string]Config) (name string, found bool) {
-	for _, name := range slices.Sorted(maps.Keys(others)) {
-		if others[name].Network.Overlaps(p) {
-			return name, true
+// free tells why a CIDR of the pool is not: this host or Docker has other plans.
+func (o *Overlay) free(p netip.Prefix) error {
+	for _, d := range dockers {
+		if d.Overlaps(p) {
+			return fmt.Errorf("%s overlaps %s, from which Docker takes subnets for networks of its own", p, d)
 		}
 	}
-	return "", false
+	return o.avoid(p)
 }
 
 // String is the pool as Docker writes its own.

@@ -60,6 +60,16 @@ func (m *memory) Config(_ context.Context, _ string, initial overlay.Initial) (o
 	return overlay.ParseConfig(m.config)
 }
 
+func (m *memory) Networks(context.Context) (map[string]overlay.Config, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil || m.config == nil {
+		return nil, m.down
+	}
+	cfg, err := overlay.ParseConfig(m.config)
+	return map[string]overlay.Config{"": cfg}, err
+}
+
 func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.Lease, error) {
 	cfg, err := m.Config(ctx, "", nil)
 	if err != nil {

@@ -60,6 +60,7 @@ func (o *Overlay) planPeers() *kernel.State {
 		all.Routes = append(all.Routes, part.Routes...)
 		all.Forwards = append(all.Forwards, part.Forwards...)
 		all.Guards = append(all.Guards, part.Guards...)
+		all.Closed = append(all.Closed, part.Closed...)
 	}
 	return &all
 }

@@ -18,6 +18,9 @@ type Store interface {
 	// the answer is what the store holds afterwards, whoever wrote it.
 	// Without either it returns ErrNoConfig.
 	Config(ctx context.Context, network string, initial Initial) (Config, error)
+	// Networks returns the configs of all networks by name, without those
+	// that cannot be read.
+	Networks(ctx context.Context) (map[string]Config, error)
 	// Claim makes one subnet this host's and returns its lease. A host that
 	// holds a lease already (same PublicIP) keeps its subnet, with the
 	// claim's data written over the old. Errors: *TakenError, ErrFull.

@@ -33,6 +33,11 @@ func (*shelf) Config(context.Context, string, overlay.Initial) (overlay.Config, 
 	return overlay.ParseConfig([]byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`))
 }
 
+func (s *shelf) Networks(ctx context.Context) (map[string]overlay.Config, error) {
+	cfg, err := s.Config(ctx, "", nil)
+	return map[string]overlay.Config{"": cfg}, err
+}
+
 func (s *shelf) Claim(_ context.Context, _ string, c overlay.Claim) (overlay.Lease, error) {
 	l := overlay.Lease{Subnet: netip.MustParsePrefix("10.5.1.0/24"), PublicIP: c.PublicIP, BackendType: c.BackendType, BackendData: c.BackendData}
 	if c.Must && c.Prefer != l.Subnet {

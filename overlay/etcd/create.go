@@ -52,10 +52,11 @@ func (s *Store) census() string { return path.Join(s.prefix, ".networks") }
 
 // createConfig returns nil where another host was faster.
 func (s *Store) createConfig(ctx context.Context, k keys, initial overlay.Initial) ([]byte, error) {
-	others, known, err := s.others(ctx, k)
+	others, known, err := s.networks(ctx)
 	if err != nil {
 		return nil, err
 	}
+	delete(others, k.network) // was there, and is gone or unreadable
 	text, err := initial(others)
 	if err != nil {
 		return nil, err
@@ -83,10 +84,9 @@ func (s *Store) createConfig(ctx context.Context, k keys, initial overlay.Initia
 // first is the default network's config.
 func (s *Store) first() string { return keys{base: path.Join(s.prefix)}.config() }
 
-// others returns the configs of all networks but one, and the revisions of what
-// must not change before one more is created. What cannot be read is nobody's
-// network.
-func (s *Store) others(ctx context.Context, k keys) (map[string]overlay.Config, map[string]int64, error) {
+// networks returns the configs of all networks, and the revisions of what must
+// not change before one more is created. What cannot be read is nobody's network.
+func (s *Store) networks(ctx context.Context) (map[string]overlay.Config, map[string]int64, error) {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
 	base := path.Join(s.prefix) + "/"
@@ -94,7 +94,7 @@ func (s *Store) others(ctx context.Context, k keys) (map[string]overlay.Config, 
 	if err != nil {
 		return nil, nil, err
 	}
-	others, known := map[string]overlay.Config{}, map[string]int64{}
+	all, known := map[string]overlay.Config{}, map[string]int64{}
 	for _, kv := range got.Kvs {
 		key := string(kv.Key)
 		if key == s.census() || key == s.first() {
@@ -102,13 +102,12 @@ func (s *Store) others(ctx context.Context, k keys) (map[string]overlay.Config, 
 		}
 		name, isConfig := strings.CutSuffix("/"+strings.TrimPrefix(key, base), "/config")
 		name = strings.TrimPrefix(name, "/")
-		other, err := newKeys(s.prefix, name)
-		if !isConfig || err != nil || other == k {
+		if !isConfig || name != "" && overlay.CheckName(name) != nil {
 			continue
 		}
 		if cfg, err := overlay.ParseConfig(kv.Value); err == nil {
-			others[name] = cfg
+			all[name] = cfg
 		}
 	}
-	return others, known, nil
+	return all, known, nil
 }

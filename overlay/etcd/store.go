@@ -85,6 +85,15 @@ func (s *Store) Config(ctx context.Context, network string, initial overlay.Init
 	return cfg, nil
 }
 
+// Networks returns the configs of all networks by name.
+func (s *Store) Networks(ctx context.Context) (map[string]overlay.Config, error) {
+	all, _, err := s.networks(ctx)
+	if err != nil {
+		return nil, s.wrap(err, "list the networks")
+	}
+	return all, nil
+}
+
 // call bounds one call to etcd.
 func (s *Store) call(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, s.callTimeout)

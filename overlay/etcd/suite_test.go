@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -33,6 +32,7 @@ func suite(t *testing.T, endpoint string) {
 		"ClaimTwice":        testClaimTwice,
 		"ClaimTTL":          testClaimTTL,
 		"ConfigCensus":      testConfigCensus,
+		"Networks":          testNetworks,
 		"ClaimRespectsJunk": testClaimRespectsJunk,
 		"ClaimDualStack":    testClaimDualStack,
 		"ClaimCancelled":    testClaimCancelled,
@@ -172,24 +172,20 @@ func testRelease(t *testing.T, w *world) {
 	w.checkLeases(t)
 }
 
-// Hosts that create networks at once see each other's.
+// Twenty hosts that begin six networks at once, the default one among them, agree
+// on each, and no two networks get the same.
 func testConfigCensus(t *testing.T, w *world) {
-	w.configure(t, stockConfig)
-	const hosts = 8
+	names := []string{"", "net1", "net2", "net3", "net4", "net5"}
+	got := make([]overlay.Config, 20)
 	var g errgroup.Group
-	for i := range hosts {
-		g.Go(func() error {
-			// Two hosts each for one name.
-			_, err := w.store.Config(t.Context(), fmt.Sprintf("net%d", i/2), func(others map[string]overlay.Config) ([]byte, error) {
-				if others[""].Network != netip.MustParsePrefix("10.5.0.0/16") {
-					t.Errorf("the default network is not among %v", others)
+	for i := range got {
+		s, name := w.newStore(t), names[i%len(names)]
+		g.Go(func() (err error) {
+			got[i], err = s.Config(t.Context(), name, func(others map[string]overlay.Config) ([]byte, error) {
+				if _, known := others[name]; known {
+					t.Errorf("%q is created, and there already", name)
 				}
-				for n := 6; ; n++ {
-					p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 16)
-					if !slices.ContainsFunc(slices.Collect(maps.Values(others)), func(c overlay.Config) bool { return c.Network == p }) {
-						return overlay.NewConfig(p, 24, nil)
-					}
-				}
+				return overlay.NewConfig(unused(others), 24, nil)
 			})
 			return err
 		})
@@ -197,15 +193,46 @@ func testConfigCensus(t *testing.T, w *world) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	seen := map[netip.Prefix]bool{}
-	for i := range hosts / 2 {
-		cfg, err := w.store.Config(t.Context(), fmt.Sprintf("net%d", i), nil)
-		if err != nil || seen[cfg.Network] {
-			t.Errorf("net%d: %s, %v", i, cfg.Network, err)
-		}
-		seen[cfg.Network] = true
+	all, err := w.store.Networks(t.Context())
+	if err != nil || len(all) != len(names) {
+		t.Fatalf("networks %v, %v", all, err)
 	}
-	if len(seen) != hosts/2 {
-		t.Errorf("networks %v", seen)
+	for i, cfg := range got {
+		if name := names[i%len(names)]; !cfg.Equal(all[name]) {
+			t.Errorf("host %d has %s as %q, which is %s", i, cfg.Network, name, all[name].Network)
+		}
+	}
+	seen := map[netip.Prefix]string{}
+	for name, cfg := range all {
+		if other, taken := seen[cfg.Network]; taken {
+			t.Errorf("%q and %q both have %s", name, other, cfg.Network)
+		}
+		seen[cfg.Network] = name
+	}
+}
+
+// unused is the first /16 from 10.6.0.0 that no network has.
+func unused(others map[string]overlay.Config) netip.Prefix {
+	for n := 6; ; n++ {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 16)
+		if !slices.ContainsFunc(slices.Collect(maps.Values(others)), func(c overlay.Config) bool { return c.Network == p }) {
+			return p
+		}
+	}
+}
+
+// Junk beside the networks is none, and no name of ours.
+func testNetworks(t *testing.T, w *world) {
+	w.configure(t, stockConfig)
+	w.put(t, "/red/config", `{"Network":"10.6.0.0/16"}`)
+	for key, value := range map[string]string{
+		"/bad/config": "{", "/a/b/config": stockConfig, "/.networks": "red", "/config.old": stockConfig,
+		"/red/subnets/10.6.1.0-24": valueOf(1), "/subnets/config": stockConfig,
+	} {
+		w.put(t, key, value)
+	}
+	all, err := w.store.Networks(t.Context())
+	if err != nil || len(all) != 2 || all[""].Network.String() != "10.5.0.0/16" || all["red"].Network.String() != "10.6.0.0/16" {
+		t.Errorf("networks %v, %v", all, err)
 	}
 }

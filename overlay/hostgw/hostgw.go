@@ -34,10 +34,8 @@ func (Backend) Distinct(raw json.RawMessage, _ []json.RawMessage) (json.RawMessa
 
 // Plan returns one route a peer.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
-	state := kernel.State{
-		Forwards: self.Through(self.Underlay.Name),
-		Routes:   make([]kernel.Route, 0, len(peers)),
-	}
+	state := kernel.State{Routes: make([]kernel.Route, 0, len(peers))}
+	self.Plain(&state)
 	var junk []overlay.Junk
 	for _, peer := range peers {
 		route, err := self.Direct(peer)

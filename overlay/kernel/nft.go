@@ -146,6 +146,14 @@ func (g guard) exprs() []expr.Any {
 	return append(onDevice(key, g.link), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
 }
 
+// exprs counts and drops what is left from the network to itself.
+func (c closed) exprs() []expr.Any {
+	p := netip.Prefix(c)
+	e := append(inPrefix(p, false), inPrefix(p, true)...)
+	e = append(e, ofFamily(p)...)
+	return append(e, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
+}
+
 // onDevice matches one device's full name.
 func onDevice(key expr.MetaKey, name string) []expr.Any {
 	padded := make([]byte, unix.IFNAMSIZ)

@@ -3,6 +3,7 @@ package kernel
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -19,7 +20,7 @@ const chainPriority = -5
 // chainText describes the chain as it must be.
 var chainText = fmt.Sprintf("chain forward type filter hook forward priority %d policy accept", chainPriority)
 
-// rule is one rule of ours: a Forward or a guard.
+// rule is one rule of ours: a Forward, a guard or a closed network.
 type rule interface {
 	String() string // unique, and what the rule is known by
 	exprs() []expr.Any
@@ -38,6 +39,11 @@ func (g guard) String() string {
 	return "guard in " + g.link
 }
 
+// closed is the rule that drops what is left from a network to itself.
+type closed netip.Prefix
+
+func (c closed) String() string { return "closed " + netip.Prefix(c).String() }
+
 // rulesOf gives a state's rules in the order they must stand: what is let
 // through, then the guards that drop the rest. Of what is let through, the
 // rules with addresses stand first: they are cheap to pass by, and carry what
@@ -53,6 +59,9 @@ func rulesOf(s State) []rule {
 	}
 	for _, link := range s.Guards {
 		guards = append(guards, guard{link, false}, guard{link, true})
+	}
+	for _, p := range s.Closed {
+		guards = append(guards, closed(p))
 	}
 	return slices.Concat(tidy(accepts), tidy(plain), tidy(guards))
 }

@@ -17,11 +17,13 @@ func TestRuleOrder(t *testing.T) {
 			{In: "fl-blue", Out: "fl-blue"},
 		},
 		Guards: []string{"fl-blue"},
+		Closed: []netip.Prefix{network},
 	}).text
 	want := chainText + `
 forward in fl-blue out flannel.1 src 10.5.7.0/24 dst 10.5.0.0/16
 forward in flannel.1 out fl-blue src 10.5.0.0/16 dst 10.5.7.0/24
 forward in fl-blue out fl-blue
+closed 10.5.0.0/16
 guard in fl-blue
 guard out fl-blue
 `

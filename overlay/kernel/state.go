@@ -23,6 +23,9 @@ type State struct {
 	// Guards names bridges that forward only what Forwards accepts: every
 	// other packet routed into or out of them is dropped.
 	Guards []string
+	// Closed names networks between whose own addresses nothing is routed but
+	// what Forwards accepts, whatever the devices.
+	Closed []netip.Prefix
 }
 
 // MAC is a 48-bit Ethernet address, comparable.

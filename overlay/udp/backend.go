@@ -62,15 +62,22 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return overlay.Publication{Overhead: Overhead, MTU: self.Underlay.MTU}, nil
 }
 
-// Distinct gives a network a port of its own, not that of the default network.
+// vxlanPort is the UDP port of all vxlan networks, on which the kernel listens.
+const vxlanPort = 8472
+
+// Distinct gives a network a port of its own.
 func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error) {
-	taken := make([]int, 0, len(others))
+	own, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	taken := []int{vxlanPort}
 	for _, o := range others {
 		if p, err := parse(o); err == nil {
 			taken = append(taken, p.Port)
 		}
 	}
-	return overlay.Unlike(raw, "Port", DefaultPort+1, maxPort, taken)
+	return overlay.Unlike(raw, "Port", own.Port, DefaultPort+1, maxPort, taken)
 }
 
 // Plan returns the TUN device, with the whole network routed to it: what no

@@ -129,6 +129,7 @@ func TestDirectRouting(t *testing.T) {
 		"fdb flannel.1 5e:01:02:03:04:06 dst 172.25.0.1\n",
 		"forward in fl-0123456789ab out eth0 src 10.2.46.0/24 dst 10.2.0.0/16\n",
 		"forward in eth0 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24\n",
+		"closed 10.2.0.0/16\n",
 	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("plan lacks %q:\n%s", line, text)
