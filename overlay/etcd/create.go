@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"path"
 	"strings"
@@ -19,18 +18,21 @@ import (
 func (s *Store) configText(ctx context.Context, k keys, initial overlay.Initial) ([]byte, error) {
 	for attempt := 0; ; attempt++ {
 		text, err := s.readConfig(ctx, k)
-		if err != nil || text != nil {
-			return text, err
+		if err == nil && text == nil && initial == nil {
+			err = overlay.ErrNoConfig
 		}
-		if initial == nil {
-			return nil, overlay.ErrNoConfig
+		if err != nil {
+			return nil, s.wrap(err, "read the config of %s", k)
+		}
+		if text != nil {
+			return text, nil
 		}
 		text, err = s.createConfig(ctx, k, initial)
 		if err != nil || text != nil {
 			return text, err
 		}
 		if err := pause(ctx, rand.N(5*time.Millisecond<<min(attempt, 5))); err != nil {
-			return nil, err
+			return nil, s.wrap(err, "create the config of %s", k)
 		}
 	}
 }
@@ -50,11 +52,12 @@ func (s *Store) readConfig(ctx context.Context, k keys) ([]byte, error) {
 // network's name begins with a dot.
 func (s *Store) census() string { return path.Join(s.prefix, ".networks") }
 
-// createConfig returns nil where another host was faster.
+// createConfig returns nil where another host was faster. What initial refuses is
+// no matter of etcd's.
 func (s *Store) createConfig(ctx context.Context, k keys, initial overlay.Initial) ([]byte, error) {
 	others, known, err := s.networks(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.wrap(err, "list the networks")
 	}
 	delete(others, k.network) // was there, and is gone or unreadable
 	text, err := initial(others)
@@ -62,7 +65,7 @@ func (s *Store) createConfig(ctx context.Context, k keys, initial overlay.Initia
 		return nil, err
 	}
 	if _, err := overlay.ParseConfig(text); err != nil {
-		return nil, fmt.Errorf("there is none, and the one to create is not valid: %w", err)
+		return nil, s.wrap(err, "the config of %s to create", k)
 	}
 	ctx, cancel := s.call(ctx)
 	defer cancel()
@@ -75,8 +78,11 @@ func (s *Store) createConfig(ctx context.Context, k keys, initial overlay.Initia
 		clientv3.Compare(clientv3.ModRevision(s.census()), "=", known[s.census()]),
 		clientv3.Compare(clientv3.ModRevision(s.first()), "=", known[s.first()]),
 	).Then(puts...).Commit()
-	if err != nil || !made.Succeeded {
-		return nil, err
+	if err != nil {
+		return nil, s.wrap(err, "create the config of %s", k)
+	}
+	if !made.Succeeded {
+		return nil, nil
 	}
 	return text, nil
 }

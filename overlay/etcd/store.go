@@ -76,7 +76,7 @@ func (s *Store) Config(ctx context.Context, network string, initial overlay.Init
 	}
 	text, err := s.configText(ctx, k, initial)
 	if err != nil {
-		return overlay.Config{}, s.wrap(err, "read the config of %s", k)
+		return overlay.Config{}, err
 	}
 	cfg, err := overlay.ParseConfig(text)
 	if err != nil {

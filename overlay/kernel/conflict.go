@@ -26,7 +26,7 @@ func (k *Kernel) Conflict(p netip.Prefix, devices ...string) (string, error) {
 		return "", err
 	}
 	if route != "" {
-		return "this host's route " + route, nil
+		return "this host's " + route, nil
 	}
 	addrs, err := k.readAddrs()
 	if err != nil {
