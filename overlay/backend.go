@@ -88,6 +88,19 @@ func (s Self) Plain(state *kernel.State) {
 	state.Closed = append(state.Closed, s.Config.Network)
 }
 
+// Seals keep containers of this host from sending to the tunnels' port of other
+// hosts: masqueraded, such a packet comes from a peer, and what is in it looks like
+// one of the network's. The devices are Docker's bridges, by the names that Docker
+// gives them, and ours.
+func (s Self) Seals(port int) (seals []kernel.Seal) {
+	for _, in := range []string{"docker", "br-", kernel.BridgePrefix} {
+		if !strings.HasPrefix(s.Underlay.Name, in) {
+			seals = append(seals, kernel.Seal{In: in, Out: s.Underlay.Name, Port: port})
+		}
+	}
+	return seals
+}
+
 // Unlike sets a number in a Backend object to the least from first to last that
 // is not taken. An object whose own, now, is not taken stays as it is.
 func Unlike(raw json.RawMessage, field string, now, first, last int, taken []int) (json.RawMessage, error) {

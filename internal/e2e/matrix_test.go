@@ -32,17 +32,19 @@ type plan struct {
 	backend string
 	options []string // docker network create's
 	maker   int      // the host that is the first to create it
+	port    int      // of its tunnel; 0 for none
+	vni     int      // 0 for none
 }
 
 // backends of the hosts, by the setting BACKEND.
 var preset = []string{`{"Type":"vxlan","DirectRouting":true}`, "vxlan"}
 
 var plans = []plan{
-	{network, "vxlan, DirectRouting", nil, 0},
-	{"red", "vxlan", []string{"--ipam-opt", "network=red"}, 1},
-	{"green", "host-gw", []string{"--ipam-opt", "network=green", "--ipam-opt", "backend=host-gw"}, 0},
-	{"amber", "udp", []string{"--ipam-opt", "network=amber", "--ipam-opt", "backend=udp"}, 0},
-	{"grey", "udp", []string{"--ipam-opt", "network=grey", "--ipam-opt", "backend=udp"}, 1},
+	{network, "vxlan, DirectRouting", nil, 0, 8472, 1},
+	{"red", "vxlan", []string{"--ipam-opt", "network=red"}, 1, 8472, 2},
+	{"green", "host-gw", []string{"--ipam-opt", "network=green", "--ipam-opt", "backend=host-gw"}, 0, 0, 0},
+	{"amber", "udp", []string{"--ipam-opt", "network=amber", "--ipam-opt", "backend=udp"}, 0, 8285, 0},
+	{"grey", "udp", []string{"--ipam-opt", "network=grey", "--ipam-opt", "backend=udp"}, 1, 8286, 0},
 }
 
 // place is a container of the matrix. Every host has two of every network; the
@@ -61,6 +63,7 @@ type matrix struct {
 	hosts  []*netlab.Host
 	places []place
 	heard  map[string]func() []string // marks, by the name of a place
+	vteps  [2][]string                // MAC addresses, by host and network
 }
 
 // direction is a way to send to a place: an axis of the matrix.
@@ -77,7 +80,7 @@ type control int
 const (
 	within  control = iota // containers of one network
 	outside                // an address outside all hosts
-	byHost                 // the container, by its own host
+	byHost                 // the target, sent by a host
 )
 
 var directions = []direction{
@@ -108,6 +111,19 @@ var directions = []direction{
 	{"by its address on docker_gwbridge as next hop, source forged", func(m *matrix, from, to place) (shot, bool) {
 		return shot{Dev: from.bridge, Via: to.bridge, Src: m.friend(from, to), Dst: to.addr}, m.egress.gwbridge && from.host == to.host
 	}, byHost},
+	{"in a forged tunnel packet to its host", func(m *matrix, from, to place) (shot, bool) {
+		s := shot{Dev: from.addr, Via: first(from.addr), Src: m.friend(from, to), Dst: to.addr, Tunnel: m.tunnel(from.addr, to)}
+		if m.egress.gwbridge {
+			s.Dev, s.Via, s.Tunnel.Src = from.bridge, from.gateway, from.bridge
+		}
+		return s, from.net != to.net && s.Tunnel.Port != 0
+	}, byHost},
+}
+
+// tunnel is the way of the target's network to its host.
+func (m *matrix) tunnel(from netip.Addr, to place) tunnel {
+	p := plans[to.net]
+	return tunnel{Src: from, Dst: m.hosts[to.host].Addr(), Port: p.port, VNI: p.vni, MAC: m.vteps[to.host][to.net]}
 }
 
 // first is the address of a subnet's gateway.
@@ -191,6 +207,15 @@ func settle(t *testing.T, e egress) *matrix {
 	}
 	for _, p := range m.places {
 		m.heard[m.id(p)] = listener(t, m.hosts[p.host], "nsenter", "-t", p.pid, "-n", "env", roleEnv+"=catch", tool)
+	}
+	for i, h := range m.hosts {
+		for _, p := range plans {
+			mac := ""
+			if p.vni != 0 {
+				mac = sh(t, h, fmt.Sprintf("cat /sys/class/net/flannel.%d/address", p.vni))
+			}
+			m.vteps[i] = append(m.vteps[i], mac)
+		}
 	}
 	exe, err := os.Executable()
 	if err != nil {

@@ -67,9 +67,15 @@ func TestNetworks(t *testing.T) {
 	all := []string{network, "red", "green", "grey"}
 
 	t.Run("talk", func(t *testing.T) {
+		addrs := map[string]string{}
 		for _, net := range all {
 			docker(t, two, "run", "-d", "--name", "there-"+net, "--network", net, "busybox", "sleep", "600")
-			to := docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+".IPAddress}}", "there-"+net)
+			addrs[net] = docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+".IPAddress}}", "there-"+net)
+			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "1", "-w", "10", addrs[net])
+		}
+		killPlugin(t, one)
+		killPlugin(t, two)
+		for net, to := range addrs {
 			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "1", "-w", "10", to)
 		}
 		removeAll(t, two)

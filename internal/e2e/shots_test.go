@@ -26,6 +26,16 @@ type shot struct {
 	Dev      netip.Addr // address on the interface by which it leaves
 	Via      netip.Addr // next hop; zero where Dst is taken to be on the wire itself
 	Src, Dst netip.Addr
+	Routed   bool   // the way is the one that the routes say
+	Tunnel   tunnel // that it travels in; zero for none
+}
+
+// tunnel is the outside of a packet between hosts, VXLAN or bare IP in UDP.
+type tunnel struct {
+	Src, Dst netip.Addr
+	Port     int
+	VNI      int    // 0 for none
+	MAC      string // of the VTEP
 }
 
 // rounds is how often every shot is fired, lest one that is lost by chance be
@@ -55,14 +65,32 @@ func shoot(args []string) error {
 	return nil
 }
 
-// fire makes the route and sends.
+// fire sends, by the way that is asked for.
 func (s shot) fire(raw int) error {
+	packet, dst := s.packet(), s.Dst
+	if s.Tunnel.Port != 0 {
+		var err error
+		if packet, err = s.Tunnel.wrap(packet); err != nil {
+			return err
+		}
+		dst = s.Tunnel.Dst
+	}
+	if !s.Routed {
+		if err := s.route(dst); err != nil {
+			return err
+		}
+	}
+	return unix.Sendto(raw, packet, 0, &unix.SockaddrInet4{Addr: dst.As4()})
+}
+
+// route leads to an address by the shot's way.
+func (s shot) route(dst netip.Addr) error {
 	index, err := deviceOf(s.Dev)
 	if err != nil {
 		return err
 	}
 	route := netlink.Route{
-		Dst:       &net.IPNet{IP: s.Dst.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		Dst:       &net.IPNet{IP: dst.AsSlice(), Mask: net.CIDRMask(32, 32)},
 		LinkIndex: index, Scope: netlink.SCOPE_LINK,
 	}
 	if s.Via.IsValid() {
@@ -71,24 +99,49 @@ func (s shot) fire(raw int) error {
 	if err := netlink.RouteReplace(&route); err != nil {
 		return fmt.Errorf("route: %w", err)
 	}
-	return unix.Sendto(raw, s.packet(), 0, &unix.SockaddrInet4{Addr: s.Dst.As4()})
+	return nil
 }
 
-// packet is IPv4 and UDP by hand (RFC 791, RFC 768), without a UDP checksum; the
-// kernel adds the header's.
-func (s shot) packet() []byte {
+// packet is what arrives.
+func (s shot) packet() []byte { return datagram(s.Src, s.Dst, catchPort, []byte(s.Mark)) }
+
+// wrap puts a packet into the tunnel: bare, or behind a VXLAN header (RFC 7348) and
+// an Ethernet one.
+func (t tunnel) wrap(packet []byte) ([]byte, error) {
+	if t.VNI != 0 {
+		mac, err := net.ParseMAC(t.MAC)
+		if err != nil {
+			return nil, err
+		}
+		head := []byte{0x08, 0, 0, 0, byte(t.VNI >> 16), byte(t.VNI >> 8), byte(t.VNI), 0}
+		head = append(head, mac...)
+		head = append(head, 2, 0, 0, 0, 0, 9) // from anybody
+		head = append(head, 0x08, 0x00)       // IPv4
+		packet = append(head, packet...)
+	}
+	return datagram(t.Src, t.Dst, t.Port, packet), nil
+}
+
+// datagram is IPv4 and UDP by hand (RFC 791, RFC 768), from and to one port and
+// without a UDP checksum.
+func datagram(from, to netip.Addr, port int, say []byte) []byte {
 	const ipLen, udpLen = 20, 8
-	b := make([]byte, ipLen+udpLen, ipLen+udpLen+len(s.Mark))
+	b := make([]byte, ipLen+udpLen, ipLen+udpLen+len(say))
 	b[0], b[8], b[9] = 4<<4|ipLen/4, 64, unix.IPPROTO_UDP
-	src, dst := s.Src.As4(), s.Dst.As4()
+	src, dst := from.As4(), to.As4()
 	copy(b[12:], src[:])
 	copy(b[16:], dst[:])
-	binary.BigEndian.PutUint16(b[ipLen:], catchPort)
-	binary.BigEndian.PutUint16(b[ipLen+2:], catchPort)
-	binary.BigEndian.PutUint16(b[ipLen+4:], uint16(udpLen+len(s.Mark)))
-	b = append(b, s.Mark...)
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	return b
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)+len(say)))
+	sum := uint32(0)
+	for i := 0; i < ipLen; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(b[10:], ^uint16(sum+sum>>16))
+	binary.BigEndian.PutUint16(b[ipLen:], uint16(port))
+	binary.BigEndian.PutUint16(b[ipLen+2:], uint16(port))
+	binary.BigEndian.PutUint16(b[ipLen+4:], uint16(udpLen+len(say)))
+	return append(b, say...)
 }
 
 // deviceOf finds the interface that has the address.

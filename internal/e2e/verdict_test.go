@@ -5,7 +5,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -23,7 +22,7 @@ type check struct {
 	from, to  place
 	ears      string // who may hear it
 	control   bool   // it must arrive
-	byHost    bool   // it is the host that sends, plainly
+	byHost    bool   // it is the host that sends
 }
 
 // checks aims every direction from every network of every host at all the
@@ -58,7 +57,13 @@ func (m *matrix) checks() (all []check) {
 					c.Dst, c.ears = netip.MustParseAddr(netlab.Outside), "outside"
 					add(c)
 				case byHost:
-					c.Dst, c.byHost = to.bridge, true
+					c.byHost, c.Routed = true, true
+					if c.Tunnel.Port != 0 { // by the peer, which may
+						c.from = m.at(1-to.host, from.net, 0)
+						c.Tunnel.Src = m.hosts[1-to.host].Addr()
+					} else {
+						c.Src, c.Dst = from.gateway, to.bridge
+					}
 					add(c)
 				}
 			}
@@ -82,42 +87,25 @@ func controls(checks []check) (out []check) {
 func (m *matrix) fire(t *testing.T, checks []check) {
 	t.Helper()
 	for _, from := range m.places {
-		var shots []shot
-		for _, c := range checks {
-			if c.from != from {
+		for byHost, where := range map[bool][]string{true: {}, false: {"nsenter", "-t", from.pid, "-n"}} {
+			var shots []shot
+			for _, c := range checks {
+				if c.from == from && c.byHost == byHost {
+					shots = append(shots, c.shot)
+				}
+			}
+			if len(shots) == 0 {
 				continue
 			}
-			if !c.byHost {
-				shots = append(shots, c.shot)
-				continue
+			order, err := json.Marshal(shots)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err := say(t, m.hosts[from.host], c.shot); err != nil {
+			if _, err := m.hosts[from.host].Exec(t.Context(), "env", append(where, "env", roleEnv+"=shoot", tool, string(order))...); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if len(shots) == 0 {
-			continue
-		}
-		order, err := json.Marshal(shots)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := m.hosts[from.host].Exec(t.Context(), "nsenter", "-t", from.pid, "-n", "env", roleEnv+"=shoot", tool, string(order)); err != nil {
-			t.Fatal(err)
-		}
 	}
-}
-
-// say sends a shot's mark as a program on the host would.
-func say(t *testing.T, h *netlab.Host, s shot) error {
-	t.Helper()
-	c, err := h.DialContext(t.Context(), "udp4", net.JoinHostPort(s.Dst.String(), strconv.Itoa(catchPort)))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, err = c.Write([]byte(s.Mark))
-	return err
 }
 
 // await waits for all controls.
@@ -160,7 +148,12 @@ func (t *tally) add(came bool) {
 	}
 }
 
-func (t tally) String() string { return fmt.Sprintf("%d of %d", t.came, t.sent) }
+func (t tally) String() string {
+	if t.sent == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%d of %d", t.came, t.sent)
+}
 
 // report is the table of one egress mode. Whatever came to another network is an
 // error too.
@@ -197,11 +190,7 @@ func (m *matrix) report(t *testing.T, checks []check) string {
 		if r.control.sent == 0 {
 			continue
 		}
-		there := "–"
-		if r.there.sent > 0 {
-			there = r.there.String()
-		}
-		fmt.Fprintf(&b, "| %s | %s, %s | %s | %s |\n", directions[d].name, r.control, directions[d].control, r.here, there)
+		fmt.Fprintf(&b, "| %s | %s, %s | %s | %s |\n", directions[d].name, r.control, directions[d].control, r.here, r.there)
 	}
 	b.WriteString("\n| from, to |")
 	for _, p := range plans {
@@ -219,7 +208,7 @@ func (m *matrix) report(t *testing.T, checks []check) string {
 }
 
 func (c control) String() string {
-	return [...]string{"within the network", "to an address outside", "sent by the host to that address"}[c]
+	return [...]string{"within the network", "to an address outside", "sent by a host itself"}[c]
 }
 
 const networksDoc = "../../docs/networks.md"

@@ -228,6 +228,7 @@ func example(n int) State {
 		},
 		Guards: []string{"fl-blue"},
 		Closed: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
+		Seals:  []Seal{{In: "docker", Out: "eth0", Port: 8472}},
 	}
 	s.Neighs, s.FDB, s.Routes = peers(n)
 	return s

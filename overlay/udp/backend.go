@@ -106,6 +106,7 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		Forwards: self.Through(name),
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
+		Seals:  self.Seals(p.Port),
 	}, junk
 }
 

@@ -165,6 +165,7 @@ func device(name string, p params, self overlay.Self) kernel.State {
 		Forwards: self.Through(name),
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
+		Seals:  self.Seals(p.Port),
 	}
 }
 
