@@ -5,12 +5,15 @@ package e2e
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
+	"strconv"
+	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,8 +45,12 @@ type tunnel struct {
 // taken for one that is stopped.
 const rounds = 3
 
+// way is how a shot leaves: by the interface that has an address, and past a next
+// hop.
+type way struct{ dev, via netip.Addr }
+
 // shoot fires shots, given as JSON, each by the way that it names.
-func shoot(args []string) error {
+func shoot(args []string) (err error) {
 	var shots []shot
 	if err := json.Unmarshal([]byte(args[0]), &shots); err != nil {
 		return err
@@ -52,11 +59,16 @@ func shoot(args []string) error {
 	if err != nil {
 		return err
 	}
+	tables, err := open(shots)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ip(tables, "rule del fwmark TABLE table TABLE")) }()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for range rounds {
 		for _, s := range shots {
-			if err := s.fire(raw); err != nil {
+			if err := s.fire(raw, tables); err != nil {
 				return fmt.Errorf("%+v: %w", s, err)
 			}
 		}
@@ -65,8 +77,41 @@ func shoot(args []string) error {
 	return nil
 }
 
+// open makes a routing table for every way, by the mark of the packets that go it.
+func open(shots []shot) (map[way]int, error) {
+	tables := map[way]int{}
+	for _, s := range shots {
+		if w := (way{s.Dev, s.Via}); !s.Routed && tables[w] == 0 {
+			tables[w] = 100 + len(tables)
+		}
+	}
+	return tables, ip(tables, "rule add fwmark TABLE table TABLE\nroute replace default WAY table TABLE")
+}
+
+// ip runs lines of iproute2 for every table, with its number and its way in them.
+func ip(tables map[way]int, lines string) error {
+	var batch strings.Builder
+	for w, table := range tables {
+		dev, err := deviceOf(w.dev)
+		if err != nil {
+			return err
+		}
+		to := "dev " + dev
+		if w.via.IsValid() {
+			to = "via " + w.via.String() + " dev " + dev + " onlink"
+		}
+		fmt.Fprintln(&batch, strings.NewReplacer("TABLE", strconv.Itoa(table), "WAY", to).Replace(lines))
+	}
+	cmd := exec.Command("ip", "-batch", "-")
+	cmd.Stdin = strings.NewReader(batch.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", batch.String(), err, out)
+	}
+	return nil
+}
+
 // fire sends, by the way that is asked for.
-func (s shot) fire(raw int) error {
+func (s shot) fire(raw int, tables map[way]int) error {
 	packet, dst := s.packet(), s.Dst
 	if s.Tunnel.Port != 0 {
 		var err error
@@ -75,31 +120,14 @@ func (s shot) fire(raw int) error {
 		}
 		dst = s.Tunnel.Dst
 	}
+	mark := 0 // of the host's own tables
 	if !s.Routed {
-		if err := s.route(dst); err != nil {
-			return err
-		}
+		mark = tables[way{s.Dev, s.Via}]
 	}
-	return unix.Sendto(raw, packet, 0, &unix.SockaddrInet4{Addr: dst.As4()})
-}
-
-// route leads to an address by the shot's way.
-func (s shot) route(dst netip.Addr) error {
-	index, err := deviceOf(s.Dev)
-	if err != nil {
+	if err := unix.SetsockoptInt(raw, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
 		return err
 	}
-	route := netlink.Route{
-		Dst:       &net.IPNet{IP: dst.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		LinkIndex: index, Scope: netlink.SCOPE_LINK,
-	}
-	if s.Via.IsValid() {
-		route.Gw, route.Flags, route.Scope = s.Via.AsSlice(), int(netlink.FLAG_ONLINK), netlink.SCOPE_UNIVERSE
-	}
-	if err := netlink.RouteReplace(&route); err != nil {
-		return fmt.Errorf("route: %w", err)
-	}
-	return nil
+	return unix.Sendto(raw, packet, 0, &unix.SockaddrInet4{Addr: dst.As4()})
 }
 
 // packet is what arrives.
@@ -145,23 +173,23 @@ func datagram(from, to netip.Addr, port int, say []byte) []byte {
 }
 
 // deviceOf finds the interface that has the address.
-func deviceOf(addr netip.Addr) (int, error) {
+func deviceOf(addr netip.Addr) (string, error) {
 	all, err := net.Interfaces()
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	for _, i := range all {
 		addrs, err := i.Addrs()
 		if err != nil {
-			return 0, err
+			return "", err
 		}
 		for _, a := range addrs {
 			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == addr {
-				return i.Index, nil
+				return i.Name, nil
 			}
 		}
 	}
-	return 0, fmt.Errorf("no interface has the address %s", addr)
+	return "", fmt.Errorf("no interface has the address %s", addr)
 }
 
 // catch prints every mark that comes, once.

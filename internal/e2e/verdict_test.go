@@ -53,6 +53,7 @@ func (m *matrix) checks() (all []check) {
 				add(c)
 				c.control = true
 				switch dir.control {
+				case within: // above
 				case outside:
 					c.Dst, c.ears = netip.MustParseAddr(netlab.Outside), "outside"
 					add(c)
