@@ -28,8 +28,8 @@ const minIPv6MTU = 1280
 func (o *Overlay) acquireIPv6(req Request) (Network, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := o.nets[req.Name]
-	if n == nil || !n.Held || n.Docker != nil {
+	n := o.halfMade(req.Name)
+	if n == nil {
 		return Network{}, fmt.Errorf("--ipv6: an IPv6 subnet comes with an IPv4 one: leave --ipv4=false out")
 	}
 	if !n.IPv6Subnet.IsValid() {
@@ -40,6 +40,26 @@ func (o *Overlay) acquireIPv6(req Request) (Network, error) {
 			p, n.Config.IPv6Network, n.IPv6Subnet)
 	}
 	return n.view(), nil
+}
+
+// halfMade finds the network that Acquire returned and that no Docker network
+// uses yet; the caller holds mu. Where it is asked for without a name, its CIDR
+// may have named it: then it is the one that was returned last.
+func (o *Overlay) halfMade(name string) *network {
+	waits := func(n *network) bool { return n != nil && n.Held && n.Docker == nil }
+	if n := o.nets[name]; waits(n) || name != "" {
+		if !waits(n) {
+			return nil
+		}
+		return n
+	}
+	var last *network
+	for _, n := range o.sorted() {
+		if waits(n) && (last == nil || n.handed.After(last.handed)) {
+			last = n
+		}
+	}
+	return last
 }
 
 // whyNoIPv6 is the reason why a host's lease is of IPv4 alone.

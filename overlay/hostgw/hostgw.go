@@ -3,6 +3,7 @@
 package hostgw
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
@@ -32,12 +33,17 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return pub, nil
 }
 
+// Distinct returns raw: routes of several networks are in nobody's way.
+func (Backend) Distinct(raw json.RawMessage, _ []json.RawMessage) (json.RawMessage, error) {
+	return raw, nil
+}
+
 // Plan returns one route a peer and family.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
 	state := kernel.State{Routes: make([]kernel.Route, 0, len(peers))}
 	var junk []overlay.Junk
 	for _, h := range self.Halves() {
-		state.Forwards = append(state.Forwards, h.Through(self.Underlay.Name)...)
+		h.Plain(&state)
 		for _, lease := range peers {
 			peer, both := h.Of(lease)
 			if !both {

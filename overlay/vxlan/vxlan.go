@@ -114,6 +114,21 @@ func overhead(h overlay.Half) int {
 	return Overhead
 }
 
+// Distinct gives a network a VNI of its own.
+func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error) {
+	own, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	taken := make([]int, 0, len(others))
+	for _, o := range others {
+		if p, err := parse(o); err == nil {
+			taken = append(taken, p.VNI)
+		}
+	}
+	return overlay.Unlike(raw, "VNI", own.VNI, DefaultVNI+1, maxVNI, taken)
+}
+
 // Plan returns the devices, one a family, and what they need to know of each
 // peer.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
@@ -167,7 +182,7 @@ func planHalf(state *kernel.State, p params, self overlay.Self, h overlay.Half, 
 		state.Routes = append(state.Routes, kernel.Route{Dst: peer.Subnet, Via: ip, Link: name, OnLink: true})
 	}
 	if direct {
-		state.Forwards = append(state.Forwards, h.Through(self.Underlay.Name)...)
+		h.Plain(state)
 	}
 	return junk
 }
@@ -191,6 +206,7 @@ func addDevice(state *kernel.State, name string, p params, self overlay.Self, h 
 	state.Forwards = append(state.Forwards, h.Through(name)...)
 	// Other bridges of the host have no business with the network.
 	state.Guards = append(state.Guards, name)
+	state.Seals = append(state.Seals, self.Seals(p.Port)...)
 }
 
 // vtep reads a peer's VTEP address, or says why the peer cannot be reached.
