@@ -102,19 +102,25 @@ func (k *Kernel) writeTable(want table, remove bool) error {
 	conn.DelTable(ours)
 	if !remove {
 		conn.AddTable(ours)
-		policy := nftables.ChainPolicyAccept
-		chain := conn.AddChain(&nftables.Chain{
-			Name: "forward", Table: ours, Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(chainPriority), Policy: &policy,
-		})
-		for _, r := range want.rules {
-			conn.AddRule(&nftables.Rule{
-				Table: ours, Chain: chain, Exprs: r.exprs(),
-				UserData: userdata.AppendString(nil, userdata.TypeComment, r.String()),
-			})
+		for _, c := range want.chains {
+			addChain(conn, ours, c)
 		}
 	}
 	return k.tables.commit()
+}
+
+func addChain(conn *nftables.Conn, table *nftables.Table, c baseChain) {
+	policy, hook := nftables.ChainPolicyAccept, nftables.ChainHook(c.hook)
+	chain := conn.AddChain(&nftables.Chain{
+		Name: c.name, Table: table, Type: c.kind,
+		Hooknum: &hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.priority)), Policy: &policy,
+	})
+	for _, r := range c.rules {
+		conn.AddRule(&nftables.Rule{
+			Table: table, Chain: chain, Exprs: r.exprs(),
+			UserData: userdata.AppendString(nil, userdata.TypeComment, r.String()),
+		})
+	}
 }
 
 // exprs accepts what the Forward describes. The addresses come first: to

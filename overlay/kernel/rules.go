@@ -6,22 +6,39 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
-// Our table holds one chain; its rules are named by their texts, which the
-// kernel keeps for us as comments.
+// Our table holds one chain that says what is forwarded, and the chains of
+// nat.go where a bridge is its containers' way out. Rules are named by their
+// texts, which the kernel keeps for us as comments.
 
 // chainPriority puts our chain after conntrack and before the filter tables of
 // others, which stand at 0.
 const chainPriority = -5
 
-// chainText describes the chain as it must be.
-var chainText = fmt.Sprintf("chain forward type filter hook forward priority %d policy accept", chainPriority)
+// baseChain is one chain of our table.
+type baseChain struct {
+	name     string
+	kind     nftables.ChainType
+	hook     uint32
+	priority int32
+	rules    []rule
+}
 
-// rule is one rule of ours: a Forward or a guard.
+// String describes the chain as it must be.
+func (c baseChain) String() string {
+	return chain{name: c.name, kind: string(c.kind), hook: c.hook, priority: c.priority, policy: nfAccept}.String()
+}
+
+// chainText describes the chain that is always there.
+var chainText = forwardRules(State{}).String()
+
+// rule is one rule of ours.
 type rule interface {
-	String() string // unique, and what the rule is known by
+	String() string // unique within its chain, and what the rule is known by
 	exprs() []expr.Any
 }
 
@@ -38,11 +55,11 @@ func (g guard) String() string {
 	return "guard in " + g.link
 }
 
-// rulesOf gives a state's rules in the order they must stand: what is let
-// through, then the guards that drop the rest. Of what is let through, the
-// rules with addresses stand first: they are cheap to pass by, and carry what
-// goes between hosts.
-func rulesOf(s State) []rule {
+// forwardRules gives the chain that lets packets pass, in the order its rules
+// must stand: what is let through, then the guards that drop the rest. Of what
+// is let through, the rules with addresses stand first: they are cheap to pass
+// by, and carry what goes between hosts.
+func forwardRules(s State) baseChain {
 	var accepts, plain, guards []rule
 	for _, f := range s.Forwards {
 		if f.Src.IsValid() || f.Dst.IsValid() {
@@ -54,7 +71,8 @@ func rulesOf(s State) []rule {
 	for _, link := range s.Guards {
 		guards = append(guards, guard{link, false}, guard{link, true})
 	}
-	return slices.Concat(tidy(accepts), tidy(plain), tidy(guards))
+	rules := slices.Concat(tidy(accepts), tidy(plain), outsideRules(s), tidy(guards))
+	return baseChain{"forward", nftables.ChainTypeFilter, unix.NF_INET_FORWARD, chainPriority, rules}
 }
 
 // tidy sorts rules by their texts, equal ones once.
@@ -65,14 +83,32 @@ func tidy(rules []rule) []rule {
 
 // tableOf is the table that a state asks for; without rules, none.
 func tableOf(s State) table {
-	t := table{rules: rulesOf(s)}
-	if len(t.rules) == 0 {
-		return t
+	forward := forwardRules(s)
+	t := table{chains: []baseChain{forward}}
+	for _, c := range natChains(s) {
+		if len(c.rules) > 0 {
+			t.chains = append(t.chains, c)
+		}
 	}
-	lines := []string{chainText}
-	for _, r := range t.rules {
-		lines = append(lines, r.String())
+	if len(t.chains) == 1 && len(forward.rules) == 0 {
+		return table{}
+	}
+	var lines []string
+	for _, c := range t.chains {
+		lines = append(lines, c.String())
+		for _, r := range c.rules {
+			lines = append(lines, r.String())
+		}
 	}
 	t.text = strings.Join(lines, "\n") + "\n"
 	return t
+}
+
+// hookName is nft's, by the kernel's number for the family inet.
+func hookName(hook uint32) string {
+	names := [...]string{"prerouting", "input", "forward", "output", "postrouting"}
+	if hook < uint32(len(names)) {
+		return names[hook]
+	}
+	return fmt.Sprint(hook)
 }

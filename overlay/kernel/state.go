@@ -23,6 +23,11 @@ type State struct {
 	// Guards names bridges that forward only what Forwards accepts: every
 	// other packet routed into or out of them is dropped.
 	Guards []string
+	// Egresses are bridges that lead out of the host, and Inside what is never
+	// out: it is neither reached that way nor masqueraded.
+	Egresses  []Egress
+	Inside    []netip.Prefix
+	Publishes []Publish
 }
 
 // MAC is a 48-bit Ethernet address, comparable.
