@@ -25,15 +25,21 @@ const (
 type nets struct {
 	bridge overlay.Bridge
 	port   overlay.Port
+	ports  []overlay.Publish
+	out    netip.Addr // the default gateway
 	err    error
 }
 
+func (n *nets) Publish(_ context.Context, _, _ string, asked []overlay.Publish) error {
+	n.ports = asked
+	return n.err
+}
 func (n *nets) Attach(_ context.Context, b overlay.Bridge) error { n.bridge = b; return n.err }
 func (n *nets) Detach(context.Context, string) error             { return n.err }
 func (n *nets) AddPort(_ context.Context, p overlay.Port) error  { n.port = p; return n.err }
 func (n *nets) RemovePort(context.Context, string, string) error { return n.err }
 func (n *nets) Join(context.Context, string, string) (overlay.Joined, error) {
-	return overlay.Joined{Interface: "flpfedcba987654", Network: overlay.Network{
+	return overlay.Joined{Interface: "flpfedcba987654", Gateway: n.out, Network: overlay.Network{
 		CIDR: netip.MustParsePrefix("10.5.0.0/16"), Gateway: netip.MustParseAddr("10.5.7.1"),
 	}}, n.err
 }
@@ -55,7 +61,7 @@ func create(t *testing.T, options, pool string) (*nets, error) {
 		t.Fatal(err)
 	}
 	n := &nets{}
-	return n, New(n, nine).CreateNetwork(t.Context(), req)
+	return n, New(n, n, nine).CreateNetwork(t.Context(), req)
 }
 
 const lease = `[{"AddressSpace":"flannel","Pool":"10.5.7.0/24","Gateway":"10.5.7.1/24"}]`
@@ -66,7 +72,7 @@ func TestCreateNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1400}
+	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1400, Internal: true}
 	if n.bridge != want {
 		t.Errorf("attached %+v, want %+v", n.bridge, want)
 	}
@@ -112,7 +118,7 @@ func TestCreateEndpoint(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &nets{}
-			res, err := New(n, nine).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
+			res, err := New(n, n, nine).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,14 +147,14 @@ func TestCreateEndpointRefuses(t *testing.T) {
 	} {
 		n := &nets{}
 		req := &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: iface}
-		if _, err := New(n, nine).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
+		if _, err := New(n, n, nine).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
 			t.Errorf("%s: error %v, port %+v", name, err, n.port)
 		}
 	}
 }
 
 func TestJoin(t *testing.T) {
-	res, err := New(&nets{}, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	res, err := New(&nets{}, &nets{}, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +168,7 @@ func TestJoin(t *testing.T) {
 }
 
 func TestIDsAreChecked(t *testing.T) {
-	c, ctx := New(&nets{}, nine), t.Context()
+	c, ctx := New(&nets{}, &nets{}, nine), t.Context()
 	for _, id := range []string{"", "short", "../../../../etc/passwd", strings.Repeat("a", 65), "0123456789ABCDEF"} {
 		calls := map[string]error{
 			"CreateNetwork":  c.CreateNetwork(ctx, &network.CreateNetworkRequest{NetworkID: id}),
@@ -183,7 +189,7 @@ func TestIDsAreChecked(t *testing.T) {
 
 func TestErrorsPass(t *testing.T) {
 	want := errors.New("no space left on device")
-	c := New(&nets{err: want}, nine)
+	c := New(&nets{err: want}, &nets{}, nine)
 	if err := c.DeleteNetwork(t.Context(), &network.DeleteNetworkRequest{NetworkID: netID}); !errors.Is(err, want) {
 		t.Errorf("error %v", err)
 	}

@@ -50,7 +50,7 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 	log := &logbuf.Buffer{}
 	opt := overlay.Options{
 		Dir: dir, Store: store, Kernel: b, Backends: backends,
-		Initial: initial, TTL: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Initial: initial, TTL: 24 * time.Hour, Ports: b, Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	for _, set := range more {
 		set(&opt)

@@ -151,7 +151,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
-		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Log: log,
+		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Ports: kern, Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)
@@ -160,7 +160,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.close()
 		return nil, err
 	}
-	p.driver = driver.New(p.overlay, p.ipam)
+	p.driver = driver.New(p.overlay, p.overlay, p.ipam)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		log.Warn("read this process' mounts", "error", err)
