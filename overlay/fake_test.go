@@ -184,7 +184,7 @@ func newBoard(ip string) *board {
 	addr := netip.MustParseAddr(ip)
 	return &board{
 		refuse: map[string]error{}, taken: map[string]bool{},
-		under:  kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
+		under: kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
 	}
 }
 

@@ -32,7 +32,7 @@ func (o *Overlay) plan() kernel.State {
 		want.Forwards = append(want.Forwards, bridge.Forwards...)
 		want.Guards = append(want.Guards, bridge.Guards...)
 		want.Sysctls = append(want.Sysctls, bridge.Sysctls...)
-		want.Veths = append(want.Veths, planPorts(bridge.Links[0], n.Ports, n.joining)...)
+		want.Veths = append(want.Veths, planPorts(bridge.Links[0], &n.record, n.joining)...)
 		want.Egresses = append(want.Egresses, bridge.Egresses...)
 		want.Publishes = append(want.Publishes, bridge.Publishes...)
 		inside = append(inside, n.Config.Network)
@@ -121,12 +121,17 @@ func planOut(r *record, b Bridge) (out kernel.State) {
 }
 
 // planPorts is a veth pair a port.
-func planPorts(bridge kernel.Link, ports []Port, joining map[string]bool) []kernel.Veth {
-	out := make([]kernel.Veth, 0, len(ports))
-	for _, p := range ports {
+func planPorts(bridge kernel.Link, r *record, joining map[string]bool) []kernel.Veth {
+	published := map[string]bool{}
+	for _, p := range r.Published {
+		published[p.Endpoint] = true
+	}
+	out := make([]kernel.Veth, 0, len(r.Ports))
+	for _, p := range r.Ports {
 		out = append(out, kernel.Veth{
 			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
 			MAC: p.MAC, MTU: cmp.Or(p.MTU, bridge.MTU), Create: joining[p.Endpoint],
+			Hairpin: published[p.Endpoint],
 		})
 	}
 	return out

@@ -81,7 +81,7 @@ func TestRoutes(t *testing.T) {
 		{"/IpamDriver.ReleaseAddress", `{"PoolID":"10.5.7.0/24","Address":"10.5.7.2"}`, `{}`},
 		{"/IpamDriver.ReleasePool", `{"PoolID":"10.5.7.0/24"}`, `{}`},
 		{"/NetworkDriver.DeleteNetwork", `{"NetworkID":` + id + `}`, `{}`},
-		{"/NetworkDriver.ProgramExternalConnectivity", `{"NetworkID":` + id + `}`, `{}`},
+		{"/NetworkDriver.ProgramExternalConnectivity", `{"NetworkID":` + id + `,"EndpointID":` + id + `}`, `{}`},
 		{"/NetworkDriver.DiscoverNew", `{"DiscoveryType":1}`, `{}`},
 	} {
 		status, fields := post(t, h, c.path, c.body)

@@ -152,7 +152,11 @@ func (r *runner) veth(verb string, v Veth) error {
 			return err
 		}
 	}
-	return firstError(r.k.route.batch([]message{createVeth(v, master), markLink(v.Name)}))
+	messages := []message{createVeth(v, master), markLink(v.Name)}
+	if v.Hairpin {
+		messages = append(messages, setHairpin(v.Name, true))
+	}
+	return firstError(r.k.route.batch(messages))
 }
 
 func (r *runner) setVeth(v Veth, master int) error {
@@ -167,6 +171,9 @@ func (r *runner) setVeth(v Veth, master int) error {
 				e.attr32(unix.IFLA_MASTER, uint32(master))
 			}
 		}),
+	}
+	if have.Hairpin != v.Hairpin || have.Master != v.Master && v.Hairpin {
+		messages = append(messages, setHairpin(v.Name, v.Hairpin))
 	}
 	if have.peer.index != 0 {
 		if have.peer.mtu != v.MTU {

@@ -15,7 +15,7 @@ func wayOut() State {
 	return State{
 		Sysctls: []Sysctl{{"ipv4/ip_forward", "1"}, {"ipv4/conf/fl-blue/route_localnet", "1"}},
 		Links:   []Link{{Name: "fl-blue", MAC: MAC{2, 0x42, 10, 5, 7, 1}, MTU: 1500}},
-		Veths:   []Veth{{Name: "flv1", Peer: "flp1", Master: "fl-blue", MAC: MAC{2, 0x42, 10, 5, 7, 2}, MTU: 1500, Create: true}},
+		Veths:   []Veth{{Name: "flv1", Peer: "flp1", Master: "fl-blue", MAC: MAC{2, 0x42, 10, 5, 7, 2}, MTU: 1500, Hairpin: true, Create: true}},
 		Addrs:   []Addr{{"fl-blue", netip.MustParsePrefix("10.5.7.1/24")}},
 		Forwards: []Forward{
 			{In: "fl-blue", Out: "fl-blue"},
@@ -62,8 +62,15 @@ func TestTranslationHeals(t *testing.T) {
 		h.expect(want)
 		h.quiet()
 	}
+	h.sh("ip link set flv1 type bridge_slave hairpin off")
+	h.k.Doubt()
+	if got := h.apply(want); !maps.Equal(got.Repaired, map[string]int{"veth": 1}) {
+		t.Errorf("hairpin off: repaired %v", got.Repaired)
+	}
+	h.expect(want)
+	want.Veths[0].Hairpin = false
 	want.Publishes = want.Publishes[:1]
-	if got := h.apply(want); got.Changed != 1 || len(got.Repaired) != 0 {
+	if got := h.apply(want); got.Changed != 2 || len(got.Repaired) != 0 {
 		t.Errorf("ports withdrawn: %+v", got)
 	}
 	h.expect(want)

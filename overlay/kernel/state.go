@@ -125,7 +125,10 @@ type Veth struct {
 	Name, Peer, Master string
 	MAC                MAC // of Peer
 	MTU                int // bytes, both ends
-	Create             bool
+	// Hairpin has the bridge send back what came from here: br_netfilter bridges
+	// what is led from a container to that very container.
+	Hairpin bool
+	Create  bool
 }
 
 // Addr is an address on one of our links.
