@@ -78,6 +78,24 @@ func TestCreateNetwork(t *testing.T) {
 	}
 }
 
+func TestGatewayOptions(t *testing.T) {
+	for options, want := range map[string]overlay.Bridge{
+		`{"gateway":"docker"}`:                    {},
+		`{"gateway":"flannel"}`:                   {Gateway: true},
+		`{"gateway":"flannel","ip-masq":"true"}`:  {Gateway: true},
+		`{"gateway":"flannel","ip-masq":"false"}`: {Gateway: true, NoMasq: true},
+	} {
+		n, err := create(t, `{"com.docker.network.generic":`+options+`}`, lease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.ID, want.Subnet = netID, netip.MustParsePrefix("10.5.7.0/24")
+		if n.bridge != want {
+			t.Errorf("%s attached %+v, want %+v", options, n.bridge, want)
+		}
+	}
+}
+
 func TestCreateNetworkRefuses(t *testing.T) {
 	for _, c := range []struct{ name, options, pool, says string }{
 		{"default addresses", `{}`, `[{"AddressSpace":"LocalDefault","Pool":"172.18.0.0/16"}]`, "docker network create -d flannel --ipam-driver flannel"},
@@ -91,6 +109,11 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"unknown option", `{"com.docker.network.generic":{"color":"red"}}`, lease, "-o color=red"},
 		{"small mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"7"}}`, lease, "mtu=7"},
 		{"junk mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"big"}}`, lease, "mtu=big"},
+		{"junk gateway", `{"com.docker.network.generic":{"gateway":"10.5.7.1"}}`, lease, "-o gateway=10.5.7.1: give docker"},
+		{"junk ip-masq", `{"com.docker.network.generic":{"gateway":"flannel","ip-masq":"no"}}`, lease, "-o ip-masq=no: give true or false"},
+		{"ip-masq of docker_gwbridge", `{"com.docker.network.generic":{"ip-masq":"false"}}`, lease, "-o gateway=flannel"},
+		{"junk internal", `{"com.docker.network.internal":1}`, lease, "internal=1"},
+		{"all that is accepted", `{"com.docker.network.generic":{"color":"red"}}`, lease, "com.docker.network.driver.mtu=BYTES, gateway=docker|flannel, ip-masq=true|false"},
 		{"number as option", `{"com.docker.network.generic":{"a":1}}`, lease, "-o a=1"},
 		{"list of options", `{"com.docker.network.generic":[]}`, lease, "generic"},
 	} {
@@ -167,6 +190,14 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+func TestJoinWithGateway(t *testing.T) {
+	n := &nets{out: netip.MustParseAddr("10.5.7.1")}
+	res, err := New(n, n, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	if err != nil || res.Gateway != "10.5.7.1" || len(res.StaticRoutes) != 1 {
+		t.Errorf("answer %+v, %v", res, err)
+	}
+}
+
 func TestIDsAreChecked(t *testing.T) {
 	c, ctx := New(&nets{}, &nets{}, nine), t.Context()
 	for _, id := range []string{"", "short", "../../../../etc/passwd", strings.Repeat("a", 65), "0123456789ABCDEF"} {
@@ -199,13 +230,22 @@ func FuzzParseOptions(f *testing.F) {
 	f.Add(`{"com.docker.network.generic":{"com.docker.network.driver.mtu":"1400"}}`)
 	f.Add(`{"com.docker.network.generic":null,"com.docker.network.enable_ipv6":"x"}`)
 	f.Add(`{"com.docker.network.generic":{"a":{"b":[]}}}`)
+	f.Add(`{"com.docker.network.generic":{"gateway":"flannel","ip-masq":"false"},"com.docker.network.internal":true}`)
+	f.Add(`{"com.docker.network.portmap":[{"Proto":6,"IP":"","Port":80,"HostIP":"::1","HostPort":8080,"HostPortEnd":7}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var raw map[string]any
 		if json.Unmarshal([]byte(text), &raw) != nil {
 			return
 		}
-		if opt, err := parseOptions(raw); err == nil && opt.mtu != 0 && opt.mtu < minMTU {
+		opt, err := parseOptions(raw)
+		if err == nil && (opt.mtu != 0 && opt.mtu < minMTU || opt.keepAddr && !opt.gateway) {
 			t.Errorf("%s gives %+v", text, opt)
+		}
+		ports, err := parsePorts(raw)
+		for _, p := range ports {
+			if err != nil || p.Port == 0 || !p.Host.Is4() || p.First > p.Last || p.First == 0 && p.Last != 0 {
+				t.Errorf("%s gives port %+v, %v", text, p, err)
+			}
 		}
 	})
 }
