@@ -67,7 +67,7 @@ func TestGateway(t *testing.T) {
 	addrs := map[*netlab.Host]string{}
 	for _, h := range cluster.hosts {
 		addrs[h] = start(t, h, "front", "-p", "8080:7008", "-p", "8080:7008/udp", "-p", "8080:7008/sctp",
-			"-p", h.Addr().String()+":8090:7008", "-p", "127.0.0.1:8091:7008", "-p", "9000-9002:7008", "busybox", "sleep", "600")
+			"-p", h.Addr().String()+":8090:7008", "-p", "127.0.0.1:8091:7008", "-p", "9000-9002:7008", "-p", "7008", "busybox", "sleep", "600")
 		start(t, h, "side", "-p", "9000-9002:7008", "busybox", "sleep", "600")
 		serve(t, h, "front", "witness")
 		serve(t, h, "side", "witness")
@@ -81,6 +81,7 @@ func TestGateway(t *testing.T) {
 			t.Run("taken", func(t *testing.T) { checkTaken(t, h, addrs[h]) })
 		})
 	}
+	t.Run("streams", func(t *testing.T) { checkStream(t, cluster.hosts[0], cluster.hosts[1]) })
 	for i, h := range cluster.hosts {
 		t.Run("the plugin dies on "+h.Name(), func(t *testing.T) { checkDeath(t, h, cluster.hosts[1-i]) })
 	}
@@ -122,6 +123,9 @@ func checkIn(t *testing.T, h, other *netlab.Host, addr string) {
 	sees(t, "the range's first", other, "tcp", at(h, 9000), other.Addr().String())
 	sees(t, "the range's second", other, "tcp", at(h, 9001), other.Addr().String())
 	hidden(t, "the range's third", other, "tcp", at(h, 9002))
+
+	free := sh(t, h, `nft list chain inet docker-flannel prerouting | sed -n 's/.* tcp 0.0.0.0:\([3-6][0-9]\{4\}\) to `+addr+`.*/\1/p'`)
+	sees(t, "a free port", other, "tcp", h.Addr().String()+":"+free, other.Addr().String())
 
 	// Past the ports: whoever routes to the containers reaches none. That the
 	// route leads there is shown by the host's own answer.
@@ -189,6 +193,35 @@ func notFree(t *testing.T, h *netlab.Host) {
 		t.Error("a program of the host has the port too")
 	}
 }
+
+// checkStream sends from one socket all the time, before the port is published and
+// while it goes from one container to another.
+func checkStream(t *testing.T, h, other *netlab.Host) {
+	var c net.Conn
+	err := other.Do(func() (err error) {
+		c, err = net.Dial("udp4", at(h, 8087))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	same := func(string, string) (net.Conn, error) { return lasting{c}, nil }
+	if got, err := askFrom(same, "udp", ""); err == nil {
+		t.Fatalf("answered %q before the port is published", got)
+	}
+	for _, name := range []string{"stream1", "stream2"} {
+		start(t, h, name, "-p", "8087:7008/udp", "busybox", "sleep", "600")
+		serve(t, h, name, "witness")
+		wait(t, name+"'s answer", func() error { _, err := askFrom(same, "udp", ""); return err })
+		docker(t, h, "stop", "-t", "0", name)
+	}
+}
+
+// lasting is a connection that outlives its uses.
+type lasting struct{ net.Conn }
+
+func (lasting) Close() error { return nil }
 
 // checkDeath kills the plugin, and then stops the container.
 func checkDeath(t *testing.T, h, other *netlab.Host) {

@@ -23,7 +23,14 @@ func (r *runner) one(o op) error {
 	case Addr:
 		return r.addr(o.verb, on)
 	case table:
-		return r.k.writeTable(on, o.verb == opDelete)
+		if err := r.k.writeTable(on, o.verb == opDelete); err != nil {
+			return err
+		}
+		after := on.text
+		if o.verb == opDelete {
+			after = ""
+		}
+		return r.k.forgetStreams(r.k.view.table, after)
 	case accept:
 		return r.k.writeAccept(on.family, o.verb != opDelete)
 	}
