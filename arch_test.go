@@ -30,6 +30,7 @@ var rooms = map[string][]string{
 	"overlay/kernel":     {},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
+	"internal/recipe":    {},
 	"internal/netlab":    {},
 	"internal/bench": {
 		"internal/netlab", "overlay", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",

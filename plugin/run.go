@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -79,6 +80,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return serveBroken(ctx, doors, log, err)
 	}
 	level.Set(settings.LogLevel)
+	settings.warn(log)
 	p, err := build(paths, settings, log)
 	if err != nil {
 		return serveBroken(ctx, doors, log, err)
@@ -118,18 +120,9 @@ type parts struct {
 // build makes the rooms; it starts nothing.
 func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p := &parts{}
-	endpoints := s.Endpoints
-	if len(endpoints) == 0 {
-		opt := embedded.Options{Dir: paths.State + "/etcd", Listen: s.Listen, Log: log}
-		p.embedded = newKeeper(opt, log)
-		endpoints = []string{embedded.New(opt).Endpoint()}
-	}
-	client, err := etcd.Dial(etcd.Options{
-		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
-		Username: s.Username, Password: s.Password, DialTimeout: dialTimeout, CallTimeout: callTimeout,
-	})
+	store, client, err := p.openStore(paths, s, log)
 	if err != nil {
-		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+		return nil, err
 	}
 	kern, err := kernel.Open(kernel.Options{SysNet: paths.SysNet, Log: log})
 	if err != nil {
@@ -143,10 +136,6 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		if err := errors.Join(engine.Close(), kern.Close(), client.Close()); err != nil {
 			log.Warn("close", "error", err)
 		}
-	}
-	var store overlay.Store = etcd.New(client, s.Prefix, etcd.WithLogger(log))
-	if p.embedded != nil {
-		store = gated{store, p.embedded}
 	}
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
@@ -167,6 +156,30 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	}
 	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, self: pluginID(string(mounts), paths.State), log: log}
 	return p, nil
+}
+
+// openStore makes the way to the cluster's truth, and what closes it.
+func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (overlay.Store, io.Closer, error) {
+	endpoints := s.Endpoints
+	if len(endpoints) == 0 {
+		opt := embedded.Options{
+			Dir: paths.State + "/etcd", Listen: s.Listen, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, Log: log,
+		}
+		p.embedded = newKeeper(opt, log)
+		endpoints = []string{embedded.New(opt).Endpoint()}
+	}
+	client, err := etcd.Dial(etcd.Options{
+		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
+		Username: s.Username, Password: string(s.Password), PasswordFile: s.PasswordFile, DialTimeout: dialTimeout, CallTimeout: callTimeout,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+	}
+	store := etcd.New(client, s.Prefix, etcd.WithLogger(log))
+	if p.embedded != nil {
+		return gated{store, p.embedded}, client, nil
+	}
+	return store, client, nil
 }
 
 // server serves the engine's calls, every one with h. It keeps a connection
