@@ -206,22 +206,16 @@ func checkStream(t *testing.T, h, other *netlab.Host) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	same := func(string, string) (net.Conn, error) { return lasting{c}, nil }
-	if got, err := askFrom(same, "udp", ""); err == nil {
+	if got, err := askOn(c, "udp"); err == nil {
 		t.Fatalf("answered %q before the port is published", got)
 	}
 	for _, name := range []string{"stream1", "stream2"} {
 		start(t, h, name, "-p", "8087:7008/udp", "busybox", "sleep", "600")
 		serve(t, h, name, "witness")
-		wait(t, name+"'s answer", func() error { _, err := askFrom(same, "udp", ""); return err })
+		wait(t, name+"'s answer", func() error { _, err := askOn(c, "udp"); return err })
 		docker(t, h, "stop", "-t", "0", name)
 	}
 }
-
-// lasting is a connection that outlives its uses.
-type lasting struct{ net.Conn }
-
-func (lasting) Close() error { return nil }
 
 // checkDeath kills the plugin, and then stops the container.
 func checkDeath(t *testing.T, h, other *netlab.Host) {

@@ -74,9 +74,9 @@ func act(t testing.TB, h *netlab.Host, container, role string, args ...string) s
 }
 
 // serve plays a role in a container's network until the test ends.
-func serve(t testing.TB, h *netlab.Host, container, role string, args ...string) {
+func serve(t testing.TB, h *netlab.Host, container, role string) {
 	t.Helper()
-	p, err := h.Start("nsenter", inside(t, h, container, role, args)...)
+	p, err := h.Start("nsenter", inside(t, h, container, role, nil)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,20 +70,25 @@ func openWitness(addr string) (net.Listener, net.PacketConn, error) {
 
 // ask asks a witness, as in: ask udp 192.0.2.1:8080.
 func ask(args []string) error {
-	said, err := askFrom((&net.Dialer{Timeout: patience}).Dial, args[0], args[1])
+	said, err := askAt(args[0], args[1])
 	fmt.Println(said)
 	return err
 }
 
-func askFrom(dial func(network, address string) (net.Conn, error), proto, to string) (string, error) {
+func askAt(proto, to string) (string, error) {
 	if proto == "sctp" {
 		return askSCTP(netip.MustParseAddrPort(to))
 	}
-	c, err := dial(proto+"4", to)
+	c, err := net.DialTimeout(proto+"4", to, patience)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
+	return askOn(c, proto)
+}
+
+// askOn asks on a connection.
+func askOn(c net.Conn, proto string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
@@ -100,7 +105,7 @@ func askFrom(dial func(network, address string) (net.Conn, error), proto, to str
 // asks has a host ask a witness.
 func asks(h *netlab.Host, proto, to string) (said string, err error) {
 	doing := h.Do(func() error {
-		said, err = askFrom((&net.Dialer{Timeout: patience}).Dial, proto, to)
+		said, err = askAt(proto, to)
 		return nil
 	})
 	return said, errors.Join(doing, err)
