@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/netlab"
 )
@@ -240,6 +241,55 @@ func checkDeath(t *testing.T, h, other *netlab.Host) {
 	docker(t, h, "start", "front")
 	serve(t, h, "front", "witness")
 	wait(t, "the container's return", func() error { _, err := asks(other, "udp", at(h, 8080)); return err })
+}
+
+// TestGatewayFaults takes engines and hosts away, after which the ports lead to
+// the containers that come back.
+func TestGatewayFaults(t *testing.T) {
+	expectErrors(t, cluster.hosts, afterBoot)
+	etcd, err := cluster.lab.Etcd(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{hosts: cluster.hosts, etcd: etcd}
+	for _, h := range s.hosts {
+		installWith(t, h, "ETCD_ENDPOINTS="+etcd.Endpoint)
+	}
+	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
+	create(t, s.hosts, "-o", "gateway=flannel")
+	for _, h := range s.hosts {
+		start(t, h, "front", "--restart", "always", "--stop-timeout", "1", "-p", "8080:80", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
+	}
+	for _, c := range []struct {
+		name  string
+		fault func(h *netlab.Host) error
+	}{
+		{"engine killed", func(h *netlab.Host) error { h.KillEngine(); return nil }},
+		{"power lost", (*netlab.Host).PowerOff},
+	} {
+		for i, h := range s.hosts {
+			t.Run(c.name+", "+h.Name(), func(t *testing.T) {
+				if err := c.fault(h); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				defer cancel()
+				if err := h.StartEngine(ctx); err != nil {
+					t.Fatal(err)
+				}
+				other := s.hosts[1-i]
+				wait(t, "the port", func() error {
+					conn, err := other.DialContext(t.Context(), "tcp4", at(h, 8080))
+					if err != nil {
+						return err
+					}
+					return conn.Close()
+				})
+				contains(t, "the page", get(t, other, "http://"+at(h, 8080)+"/passwd"), "root")
+				docker(t, h, "exec", "front", "ping", "-c", "1", "-W", "2", netlab.Outside)
+			})
+		}
+	}
 }
 
 // TestGatewayKeepsAddresses: without masquerading the outside sees containers'
