@@ -14,8 +14,8 @@ import (
 	"github.com/docker-flannel/docker-flannel/internal/netlab"
 )
 
-// outside has a witness on the wire, beyond the hosts' own network.
-func outside(t *testing.T) string {
+// witnessOutside has a witness on the wire, beyond the hosts' own network.
+func witnessOutside(t *testing.T) string {
 	t.Helper()
 	var tcp net.Listener
 	var udp net.PacketConn
@@ -64,7 +64,7 @@ func silent(t *testing.T, what string, h *netlab.Host, container, proto, to stri
 func TestGateway(t *testing.T) {
 	install(t, cluster.hosts)
 	create(t, cluster.hosts, "-o", "gateway=flannel")
-	beyond := outside(t)
+	beyond := witnessOutside(t)
 	addrs := map[*netlab.Host]string{}
 	for _, h := range cluster.hosts {
 		addrs[h] = start(t, h, "front", "-p", "8080:7008", "-p", "8080:7008/udp", "-p", "8080:7008/sctp",
@@ -297,7 +297,7 @@ func TestGatewayFaults(t *testing.T) {
 func TestGatewayKeepsAddresses(t *testing.T) {
 	install(t, cluster.hosts)
 	create(t, cluster.hosts, "-o", "gateway=flannel", "-o", "ip-masq=false")
-	beyond := outside(t)
+	beyond := witnessOutside(t)
 	wire := cluster.lab.Wire()
 	for _, h := range cluster.hosts {
 		addr := start(t, h, "front", "-p", "8080:7008", "busybox", "sleep", "600")
@@ -316,7 +316,7 @@ func TestGatewayKeepsAddresses(t *testing.T) {
 func TestGatewayInternal(t *testing.T) {
 	install(t, cluster.hosts)
 	create(t, cluster.hosts, "--internal", "-o", "gateway=flannel")
-	beyond := outside(t)
+	beyond := witnessOutside(t)
 	addrs := map[*netlab.Host]string{}
 	for _, h := range cluster.hosts {
 		addrs[h] = start(t, h, "front", "-p", "8080:7008", "busybox", "sleep", "600")

@@ -32,6 +32,7 @@ const (
 var roles = map[string]func(args []string) error{
 	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push, "flanneld": flanneld, "beat": beat,
 	"witness": witness, "ask": ask,
+	"shoot": shoot, "catch": catch,
 }
 
 // play plays the role that the environment names, if any.

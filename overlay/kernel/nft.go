@@ -152,6 +152,28 @@ func (g guard) exprs() []expr.Any {
 	return append(onDevice(key, g.link), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
 }
 
+// exprs counts and drops what is left from the network to itself.
+func (c closed) exprs() []expr.Any {
+	p := netip.Prefix(c)
+	e := append(inPrefix(p, false), inPrefix(p, true)...)
+	e = append(e, ofFamily(p)...)
+	return append(e, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
+}
+
+// exprs counts and drops what the Seal describes.
+func (s Seal) exprs() []expr.Any {
+	e := append(matchDevice(expr.MetaKeyIIFNAME, []byte(s.In)), onDevice(expr.MetaKeyOIFNAME, s.Out)...)
+	return append(e, dropPort(s.Port)...)
+}
+
+// exprs counts and drops the same where this host is where it leads.
+func (l lid) exprs() []expr.Any {
+	return append(matchDevice(expr.MetaKeyIIFNAME, []byte(l.In)), dropPort(l.Port)...)
+}
+
+// dropPort counts and drops what is sent to a UDP port.
+func dropPort(number int) []expr.Any { return append(port(UDP, uint16(number)), dropped()...) }
+
 // onDevice matches one device's full name.
 func onDevice(key expr.MetaKey, name string) []expr.Any {
 	padded := make([]byte, unix.IFNAMSIZ)

@@ -3,6 +3,7 @@ package kernel
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -11,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Our table holds one chain that says what is forwarded, and the chains of
-// nat.go where a bridge is its containers' way out. Rules are named by their
-// texts, which the kernel keeps for us as comments.
+// Our table holds one chain that says what is forwarded, one for what the host takes
+// itself where tunnels end here, and the chains of nat.go where a bridge is its
+// containers' way out. Rules are named by their texts, which the kernel keeps for us
+// as comments.
 
 // chainPriority puts our chain after conntrack and before the filter tables of
 // others, which stand at 0.
@@ -55,12 +57,25 @@ func (g guard) String() string {
 	return "guard in " + g.link
 }
 
+// closed is the rule that drops what is left from a network to itself.
+type closed netip.Prefix
+
+func (c closed) String() string { return "closed " + netip.Prefix(c).String() }
+
+// String is the seal as in "seal in docker* out eth0 udp 8472".
+func (s Seal) String() string { return fmt.Sprintf("seal in %s* out %s udp %d", s.In, s.Out, s.Port) }
+
+// lid is the part of a Seal that is about this host's own end of the tunnels.
+type lid Seal
+
+func (l lid) String() string { return fmt.Sprintf("seal in %s* udp %d", l.In, l.Port) }
+
 // forwardRules gives the chain that lets packets pass, in the order its rules
-// must stand: what is let through, then the guards that drop the rest. Of what
-// is let through, the rules with addresses stand first: they are cheap to pass
-// by, and carry what goes between hosts.
+// must stand: what is let through, then what drops the rest. Of what is let through, the
+// rules with addresses stand first: they are cheap to pass by, and carry what
+// goes between hosts.
 func forwardRules(s State) baseChain {
-	var accepts, plain, guards []rule
+	var accepts, plain, seals, guards []rule
 	for _, f := range s.Forwards {
 		if f.Src.IsValid() || f.Dst.IsValid() {
 			accepts = append(accepts, f)
@@ -71,8 +86,23 @@ func forwardRules(s State) baseChain {
 	for _, link := range s.Guards {
 		guards = append(guards, guard{link, false}, guard{link, true})
 	}
-	rules := slices.Concat(tidy(accepts), tidy(plain), outsideRules(s), tidy(guards))
+	for _, seal := range s.Seals {
+		seals = append(seals, seal)
+	}
+	for _, p := range s.Closed {
+		guards = append(guards, closed(p))
+	}
+	rules := slices.Concat(tidy(accepts), tidy(plain), tidy(seals), outsideRules(s), tidy(guards))
 	return baseChain{"forward", nftables.ChainTypeFilter, unix.NF_INET_FORWARD, chainPriority, rules}
+}
+
+// inputRules gives the chain of what the host does not take.
+func inputRules(s State) baseChain {
+	var lids []rule
+	for _, seal := range s.Seals {
+		lids = append(lids, lid(seal))
+	}
+	return baseChain{"input", nftables.ChainTypeFilter, unix.NF_INET_LOCAL_IN, chainPriority, tidy(lids)}
 }
 
 // tidy sorts rules by their texts, equal ones once.
@@ -85,7 +115,7 @@ func tidy(rules []rule) []rule {
 func tableOf(s State) table {
 	forward := forwardRules(s)
 	t := table{chains: []baseChain{forward}}
-	for _, c := range natChains(s) {
+	for _, c := range append([]baseChain{inputRules(s)}, natChains(s)...) {
 		if len(c.rules) > 0 {
 			t.chains = append(t.chains, c)
 		}
