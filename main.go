@@ -17,16 +17,19 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	code := 0
-	if len(os.Args) == 1 && inPlugin() {
-		code = serve(ctx)
-	} else {
-		code = tool.Run(ctx, tool.Options{
-			Args: os.Args, Out: os.Stdout, Err: os.Stderr, Colours: colours(os.Stdout), Build: plugin.About(), Now: time.Now,
-		})
-	}
+	code := run(ctx)
 	stop()
 	os.Exit(code)
+}
+
+// run is the plugin where the engine starts it, and the tool everywhere else.
+func run(ctx context.Context) int {
+	if len(os.Args) == 1 && inPlugin() {
+		return serve(ctx)
+	}
+	return tool.Run(ctx, tool.Options{
+		Args: os.Args, Out: os.Stdout, Err: os.Stderr, Colours: colours(os.Stdout), Build: plugin.About(), Now: time.Now,
+	})
 }
 
 // inPlugin tells whether the engine has started this process in the plugin's own

@@ -178,7 +178,7 @@ func (p *printer) lease(l report.Lease, now time.Time) string {
 		parts = append(parts, p.in(red, "TAKEN by "+owner))
 	case report.Lost:
 		parts = append(parts, p.in(red, string(l.State)))
-	default:
+	case report.Unconfirmed, report.Returning, report.None:
 		parts = append(parts, p.in(yellow, string(l.State)))
 	}
 	if !l.Since.IsZero() {

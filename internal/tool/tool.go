@@ -66,22 +66,23 @@ func Run(ctx context.Context, opt Options) int {
 
 // exit turns an error into an exit code, and says it.
 func (t *tool) exit(err error) int {
-	code := Fine
 	switch {
 	case err == nil:
 		return Fine
 	case errors.Is(err, errWrong):
 		return Wrong // it has been said
-	case errors.Is(err, errUnreachable):
-		code = Unreachable
-	case t.ran:
-		code = Wrong
-	default:
-		code = Usage
-		err = fmt.Errorf("%w; see flannel --help", err)
 	}
-	_, _ = fmt.Fprintf(t.Err, "flannel: %v\n", err)
-	return code
+	say := func(code int, next string) int {
+		_, _ = fmt.Fprintf(t.Err, "flannel: %v%s\n", err, next)
+		return code
+	}
+	switch {
+	case errors.Is(err, errUnreachable):
+		return say(Unreachable, "")
+	case t.ran:
+		return say(Wrong, "")
+	}
+	return say(Usage, "; see flannel --help")
 }
 
 // errWrong is a command's answer that something is wrong.
