@@ -147,6 +147,13 @@ func TestOperatorOfABrokenPlugin(t *testing.T) {
 	}
 }
 
+func TestOperatorsPanic(t *testing.T) {
+	h := (&operator{status: func() report.Status { panic("out of cheese") }, log: quietLog()}).beside(http.NotFoundHandler())
+	if status, text := ask(t, h, "GET", "/flannel/v1/status", "", nil); status != http.StatusInternalServerError || !strings.Contains(text, "out of cheese") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
 func TestJudge(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	fine := report.Loop{Started: now.Add(-time.Hour), Passed: now, Passes: 9}

@@ -75,12 +75,12 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 	if err != nil {
 		return c.unreachable(err)
 	}
-	if res.StatusCode != http.StatusOK {
-		var failure struct{ Err string }
-		if json.Unmarshal(answer, &failure) != nil || failure.Err == "" {
-			failure.Err = fmt.Sprintf("the plugin at %s answers %s", c.socket, res.Status)
-		}
+	var failure struct{ Err string }
+	switch err := json.Unmarshal(answer, &failure); {
+	case err == nil && failure.Err != "": // an older plugin may say 200 with it
 		return errors.New(failure.Err)
+	case res.StatusCode != http.StatusOK:
+		return fmt.Errorf("the plugin at %s answers %s", c.socket, res.Status)
 	}
 	if into == nil {
 		return nil

@@ -201,6 +201,10 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%s: exit code %d, prints %q and says %q; want %d and %q", c.args, code, out, said, c.code, c.says)
 		}
 	}
+	old, _ := serve(t, map[string]any{"GET status": map[string]string{"Err": "setting MTU=huge"}})
+	if code, out, said := run(t, old, false, "status"); code != Wrong || out != "" || !strings.Contains(said, "MTU=huge") {
+		t.Errorf("a plugin that knows no such call: exit code %d, prints %q and says %q", code, out, said)
+	}
 	for _, call := range []string{`POST leave {"Network":null}`, `POST leave {"Network":""}`} {
 		if !slices.Contains(*asked, call) {
 			t.Errorf("not asked: %s; asked: %q", call, *asked)
