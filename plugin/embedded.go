@@ -124,11 +124,11 @@ func (g gated) Release(ctx context.Context, network string, lease overlay.Lease)
 	return g.store.Release(ctx, network, lease)
 }
 
-func (g gated) Networks(ctx context.Context) ([]report.Cluster, error) {
+func (g gated) Survey(ctx context.Context) ([]report.Cluster, error) {
 	if err := g.gate.wait(ctx); err != nil {
 		return nil, err
 	}
-	return g.store.Networks(ctx)
+	return g.store.Survey(ctx)
 }
 
 func (g gated) Leases(ctx context.Context, network string) (report.Cluster, error) {

@@ -105,12 +105,12 @@ func (o *operator) look(ctx context.Context) report.Status {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	_, _ = o.store.Networks(ctx) // what became of it is in the status
+	_, _ = o.store.Survey(ctx) // what became of it is in the status
 	return o.status()
 }
 
 func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) {
-	all, err := o.store.Networks(ctx)
+	all, err := o.store.Survey(ctx)
 	o.mark(all)
 	return append([]report.Cluster{}, all...), err
 }
@@ -119,7 +119,7 @@ func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.
 func (o *operator) leases(ctx context.Context, _ http.ResponseWriter, r *http.Request) (any, error) {
 	names := r.URL.Query()["network"]
 	if len(names) == 0 {
-		all, err := o.store.Networks(ctx)
+		all, err := o.store.Survey(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +197,7 @@ func (o *operator) leave(ctx context.Context, w http.ResponseWriter, r *http.Req
 		all = []report.Cluster{c}
 	} else {
 		var err error
-		if all, err = o.store.Networks(ctx); err != nil {
+		if all, err = o.store.Survey(ctx); err != nil {
 			return nil, err
 		}
 	}

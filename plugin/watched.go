@@ -16,8 +16,8 @@ import (
 // registry is the store as the overlay and an operator need it.
 type registry interface {
 	overlay.Store
-	// Networks lists the networks that have a config, with their leases.
-	Networks(ctx context.Context) ([]report.Cluster, error)
+	// Survey lists the networks that have a config, with their leases.
+	Survey(ctx context.Context) ([]report.Cluster, error)
 	// Leases lists one network's leases with what is left of them;
 	// overlay.ErrNoConfig where there is no such network.
 	Leases(ctx context.Context, network string) (report.Cluster, error)
@@ -115,9 +115,9 @@ func (w watched) Release(ctx context.Context, network string, lease overlay.Leas
 	return w.store.Release(ctx, network, lease)
 }
 
-func (w watched) Networks(ctx context.Context) (_ []report.Cluster, err error) {
-	defer func(began time.Time) { w.note("networks", began, err) }(time.Now())
-	return w.store.Networks(ctx)
+func (w watched) Survey(ctx context.Context) (_ []report.Cluster, err error) {
+	defer func(began time.Time) { w.note("survey", began, err) }(time.Now())
+	return w.store.Survey(ctx)
 }
 
 func (w watched) Leases(ctx context.Context, network string) (_ report.Cluster, err error) {

@@ -63,7 +63,7 @@ func (*shelf) Watch(ctx context.Context, _ string, _ func(overlay.Snapshot)) err
 	return ctx.Err()
 }
 
-func (s *shelf) Networks(ctx context.Context) ([]report.Cluster, error) {
+func (s *shelf) Survey(ctx context.Context) ([]report.Cluster, error) {
 	c, err := s.Leases(ctx, "")
 	return []report.Cluster{c, {Network: "blue", CIDR: netip.MustParsePrefix("10.9.0.0/16"), Backend: "host-gw"}}, err
 }

@@ -44,7 +44,7 @@ func suite(t *testing.T, endpoint string) {
 		"WatchReconnect":    testWatchReconnect,
 		"WatchCompacted":    testWatchCompacted,
 		"WatchLarge":        testWatchLarge,
-		"Census":            testCensus,
+		"Survey":            testSurvey,
 		"Remove":            testRemove,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, endpoint)) })
