@@ -32,6 +32,7 @@ var rooms = map[string][]string{
 	"internal/tool":      {"internal/report"},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
+	"internal/recipe":    {},
 	"internal/netlab":    {},
 	"internal/bench": {
 		"internal/netlab", "overlay", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",

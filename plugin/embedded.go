@@ -27,8 +27,10 @@ type keeper struct {
 // again is the time between two tries to start the embedded etcd.
 const again = 2 * time.Second
 
+var errStarting = errors.New("the embedded etcd is starting")
+
 func newKeeper(opt embedded.Options, log *slog.Logger) *keeper {
-	return &keeper{opt: opt, log: log, why: errors.New("the embedded etcd is starting"), changed: make(chan struct{})}
+	return &keeper{opt: opt, log: log, why: errStarting, changed: make(chan struct{})}
 }
 
 // run keeps the embedded etcd up until ctx ends.
@@ -46,6 +48,11 @@ func (k *keeper) run(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return err
+		}
+		if errors.Is(err, embedded.ErrRenewed) {
+			k.log.Info("embedded etcd starts again", "reason", err)
+			k.set(errStarting)
+			continue
 		}
 		k.log.Error("embedded etcd ended, trying again", "error", err)
 		k.set(fmt.Errorf("the embedded etcd does not run: %w", err))

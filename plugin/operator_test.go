@@ -64,7 +64,7 @@ func TestOperatorStatus(t *testing.T) {
 		s.Networks[0].Used == nil || s.Networks[0].Used.Free == 0 || s.Loop.Passes == 0 || s.Build.Go == "" {
 		t.Errorf("%d %s", status, text)
 	}
-	if strings.Contains(text, "s3cret") || !strings.Contains(text, "http://192.0.2.1:2379") {
+	if strings.Contains(text, "s3cret") || !strings.Contains(text, "http://(hidden)@192.0.2.1:2379") {
 		t.Errorf("endpoints in %s", text)
 	}
 	// Only what does not answer is asked again, and is a note, no problem.

@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"errors"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -36,19 +35,9 @@ type link struct {
 func newLink(endpoints []string, embedded *keeper) *link {
 	l := &link{embedded: embedded, state: report.Store{Embedded: embedded != nil}}
 	for _, e := range endpoints {
-		l.state.Endpoints = append(l.state.Endpoints, bare(e))
+		l.state.Endpoints = append(l.state.Endpoints, withoutUser(e))
 	}
 	return l
-}
-
-// bare is an endpoint without credentials.
-func bare(endpoint string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return userinfo.ReplaceAllString(endpoint, "//")
-	}
-	u.User = nil
-	return u.String()
 }
 
 // saw takes in what became of a call or a watch; nil means that etcd answered.

@@ -144,6 +144,7 @@ type world struct {
 	store   shelf
 	kernel  slate
 	log     logbuf.Buffer
+	initial []byte // config to create where the store has none
 	dir     string
 	stop    func() error
 }
@@ -164,15 +165,19 @@ func newWorld(t testing.TB) *world {
 
 func worldIn(dir string) (w *world, err error) {
 	w = &world{dir: dir}
-	log := slog.New(slog.NewTextHandler(&w.log, nil))
+	return w, w.open(&w.store, slog.New(slog.NewTextHandler(&w.log, nil)))
+}
+
+// open makes the rooms on a store, and runs them.
+func (w *world) open(store overlay.Store, log *slog.Logger) (err error) {
 	w.overlay, err = overlay.New(overlay.Options{
-		Dir: w.dir, Store: &w.store, Kernel: &w.kernel, Backends: backends, TTL: 24 * time.Hour, Log: log,
+		Dir: w.dir, Store: store, Kernel: &w.kernel, Backends: backends, Initial: w.initial, TTL: 24 * time.Hour, Log: log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if w.ipam, err = ipam.New(filepath.Join(w.dir, "addresses.json"), w.overlay); err != nil {
-		return nil, err
+		return err
 	}
 	w.Handler = routes(driver.New(w.overlay, w.ipam), w.ipam, log)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -182,7 +187,7 @@ func worldIn(dir string) (w *world, err error) {
 		cancel()
 		return <-ended
 	}
-	return w, nil
+	return nil
 }
 
 // state is all that a call can change: both files, the lease and the kernel.

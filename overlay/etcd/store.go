@@ -148,8 +148,12 @@ func (s *Store) wrap(err error, format string, args ...any) error {
 // about: refused, an unknown certificate. The client waits for one in silence;
 // a call that does not wait is told.
 func (s *Store) explain(err error) error {
+	id := identityOf(s.client)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		return err
+		return id.explain(err, s.prefix)
+	}
+	if why := id.hand.trouble.get(); why != nil {
+		return fmt.Errorf("no answer: %w (%w)", why, err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()

@@ -14,10 +14,10 @@ import (
 )
 
 // TestEmbedded runs the suite over the embedded server.
-func TestEmbedded(t *testing.T) { suite(t, startEmbedded(t)) }
+func TestEmbedded(t *testing.T) { suite(t, newWorld, startEmbedded(t)) }
 
 // suite is what every etcd must do for us.
-func suite(t *testing.T, endpoint string) {
+func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 	for name, test := range map[string]func(*testing.T, *world){
 		"ConfigRace":        testConfigRace,
 		"ConfigErrors":      testConfigErrors,
@@ -47,7 +47,7 @@ func suite(t *testing.T, endpoint string) {
 		"Survey":            testSurvey,
 		"Remove":            testRemove,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, newWorld(t, endpoint)) })
+		t.Run(name, func(t *testing.T) { test(t, newWorld(t, etcd)) })
 	}
 }
 

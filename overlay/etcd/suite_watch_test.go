@@ -139,7 +139,9 @@ func testWatchReconnect(t *testing.T, w *world) {
 	w.put(t, "/subnets/10.5.1.0-24", valueOf(1))
 	w.put(t, "/subnets/10.5.2.0-24", valueOf(2))
 	p := newProxy(t, w.endpoint)
-	seen := watch(t, New(dial(t, p.endpoint()), w.prefix), "")
+	through := w.user
+	through.Endpoints = []string{p.endpoint()}
+	seen := watch(t, New(dialAs(t, through), w.prefix), "")
 	seen.await(t, "two leases", func(s overlay.Snapshot) bool { return len(s.Leases) == 2 })
 	for i := range 3 {
 		p.cut()
