@@ -103,11 +103,18 @@ type gated struct {
 	gate  *keeper
 }
 
-func (g gated) Config(ctx context.Context, network string, initial []byte) (overlay.Config, error) {
+func (g gated) Config(ctx context.Context, network string, initial overlay.Initial) (overlay.Config, error) {
 	if err := g.gate.wait(ctx); err != nil {
 		return overlay.Config{}, err
 	}
 	return g.store.Config(ctx, network, initial)
+}
+
+func (g gated) Networks(ctx context.Context) (map[string]overlay.Config, error) {
+	if err := g.gate.wait(ctx); err != nil {
+		return nil, err
+	}
+	return g.store.Networks(ctx)
 }
 
 func (g gated) Claim(ctx context.Context, network string, claim overlay.Claim) (overlay.Lease, error) {

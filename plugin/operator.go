@@ -20,8 +20,10 @@ import (
 // the engine's.
 const operatorPath = "/flannel/v1/"
 
-// leaver is what the operator asks of the overlay.
-type leaver interface {
+// tended is what the operator asks of the overlay.
+type tended interface {
+	// Found creates a network; overlay.ErrExists where there is one.
+	Found(ctx context.Context, req overlay.Request) (overlay.Config, error)
 	// Leave gives back at once what this host holds of a network; refused
 	// while it is in use.
 	Leave(ctx context.Context, network string, cfg overlay.Config, subnets []netip.Prefix) error
@@ -31,7 +33,7 @@ type leaver interface {
 type operator struct {
 	status  func() report.Status
 	store   registry // nil where the plugin cannot work
-	overlay leaver
+	overlay tended
 	why     error // why the plugin cannot work
 	log     *slog.Logger
 }
@@ -65,6 +67,7 @@ func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		},
 		"GET leases":      o.leases,
 		"GET networks":    o.networks,
+		"POST networks":   o.create,
 		"DELETE networks": o.remove,
 		"POST leave":      o.leave,
 	}
@@ -173,6 +176,37 @@ func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Re
 	}
 	o.log.Info("network removed by the operator", "network", report.Title(name), "cidr", c.CIDR)
 	return none{}, nil
+}
+
+// createRequest is the body of a call to create a network.
+type createRequest struct {
+	Network string
+	Subnet  string // its CIDR, empty for a free one
+	Backend string // flannel's name of it, empty for the setting's
+}
+
+func (o *operator) create(ctx context.Context, w http.ResponseWriter, r *http.Request) (any, error) {
+	var req createRequest
+	if err := decode(w, r, &req); err != nil {
+		return nil, refusal{http.StatusBadRequest, err}
+	}
+	want := overlay.Request{Name: req.Network, Backend: req.Backend}
+	if req.Subnet != "" {
+		cidr, err := netip.ParsePrefix(req.Subnet)
+		if err != nil || !cidr.Addr().Is4() || cidr != cidr.Masked() {
+			return nil, refusal{http.StatusBadRequest, fmt.Errorf("--subnet %s: not an IPv4 network such as 10.9.0.0/16", req.Subnet)}
+		}
+		want.Subnet = cidr
+	}
+	cfg, err := o.overlay.Found(ctx, want)
+	switch {
+	case etcd.Unreachable(err):
+		return nil, err
+	case err != nil:
+		return nil, refusal{http.StatusConflict, err}
+	}
+	o.log.Info("network created by the operator", "network", report.Title(req.Network), "cidr", cfg.Network, "backend", cfg.Backend.Type)
+	return report.Cluster{Network: req.Network, CIDR: cfg.Network, Backend: cfg.Backend.Type}, nil
 }
 
 // leaveRequest is the body of a call to leave.

@@ -90,6 +90,8 @@ func TestOperatorCalls(t *testing.T) {
 		{"DELETE", "networks", "", 400, "?network=NAME"},
 		{"DELETE", "networks?network=", "", 409, "host 192.0.2.1"},
 		{"DELETE", "networks?network=red", "", 404, "does not exist"},
+		{"POST", "networks", `{"Network":"subnets"}`, 409, "network name"},
+		{"POST", "networks", `{"Network":"red","Subnet":"10.9.0.1/16"}`, 400, "--subnet 10.9.0.1/16"},
 		{"POST", "leave", "", 400, "empty"},
 		{"POST", "leave", `{"Network":7}`, 400, "Network"},
 		{"POST", "leave", `{"Network":""}`, 409, "docker network rm 0123456789ab"},

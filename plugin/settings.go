@@ -30,6 +30,7 @@ type Settings struct {
 	// PasswordFile is read each time that the plugin signs in.
 	PasswordFile string
 	Config       []byte // flannel config to create where etcd has none
+	Pool         overlay.Pool
 	Iface        string
 	PublicIP     netip.Addr
 	MTU          int // bytes; 0 for the largest possible
@@ -66,7 +67,8 @@ var AllSettings = []Setting{
 	{"ETCD_PASSWORD_FILE", "", "file with the etcd user's password and nothing else, as the plugin sees it (/certs/...)", text(func(s *Settings) *string { return &s.PasswordFile })},
 	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
 	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
-	{"BACKEND", "vxlan", "backend of that network: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
+	{"NETWORK_POOL", "base=10.128.0.0/9,size=16", "where networks with a name of their own (--ipam-opt network=NAME) take their CIDR, unless --subnet gives one", readPool},
+	{"BACKEND", "vxlan", "backend of new networks: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
@@ -147,6 +149,21 @@ func configPart(i int) func(*Settings, string) error {
 		return nil
 	}
 }
+
+func readPool(s *Settings, value string) error {
+	var base string
+	if _, err := fmt.Sscanf(strings.ReplaceAll(value, ",", " "), "base=%s size=%d", &base, &s.Pool.Bits); err == nil {
+		p, err := netip.ParsePrefix(base)
+		if err == nil && p.Addr().Is4() && p.Bits() <= s.Pool.Bits && s.Pool.Bits <= maxPoolBits {
+			s.Pool.Base = p.Masked()
+			return nil
+		}
+	}
+	return fmt.Errorf("give an IPv4 network and the length of the CIDRs in it, up to %d, such as base=10.128.0.0/9,size=16", maxPoolBits)
+}
+
+// maxPoolBits leaves a network at least four hosts with a few containers each.
+const maxPoolBits = 24
 
 func readEndpoints(s *Settings, value string) error {
 	for endpoint := range strings.SplitSeq(value, ",") {

@@ -84,7 +84,7 @@ func (w watched) note(operation string, began time.Time, err error) {
 	}
 }
 
-func (w watched) Config(ctx context.Context, network string, initial []byte) (_ overlay.Config, err error) {
+func (w watched) Config(ctx context.Context, network string, initial overlay.Initial) (_ overlay.Config, err error) {
 	defer func(began time.Time) { w.note("config", began, err) }(time.Now())
 	return w.store.Config(ctx, network, initial)
 }
@@ -102,6 +102,11 @@ func (w watched) Keep(ctx context.Context, network string, lease overlay.Lease) 
 func (w watched) Release(ctx context.Context, network string, lease overlay.Lease) (err error) {
 	defer func(began time.Time) { w.note("release", began, err) }(time.Now())
 	return w.store.Release(ctx, network, lease)
+}
+
+func (w watched) Networks(ctx context.Context) (_ map[string]overlay.Config, err error) {
+	defer func(began time.Time) { w.note("networks", began, err) }(time.Now())
+	return w.store.Networks(ctx)
 }
 
 func (w watched) Survey(ctx context.Context) (_ []report.Cluster, err error) {

@@ -45,6 +45,10 @@ func (c *client) leave(ctx context.Context, network *string) (left []report.Left
 	return left, c.call(ctx, http.MethodPost, "leave", map[string]any{"Network": network}, &left)
 }
 
+func (c *client) create(ctx context.Context, network, subnet, backend string) (made report.Cluster, err error) {
+	return made, c.call(ctx, http.MethodPost, "networks", map[string]string{"Network": network, "Subnet": subnet, "Backend": backend}, &made)
+}
+
 func (c *client) remove(ctx context.Context, network string) error {
 	return c.call(ctx, http.MethodDelete, "networks?network="+url.QueryEscape(network), nil, nil)
 }

@@ -141,13 +141,14 @@ func TestText(t *testing.T) {
 		{"env-json", healthy(), false, "env default --json", 0},
 		{"network-ls", healthy(), false, "network ls", 0},
 		{"network-rm", healthy(), false, "network rm blue", 0},
+		{"network-create", healthy(), false, "network create blue --subnet 10.9.0.0/16", 0},
 		{"leave", healthy(), false, "leave", 0},
 		{"version", healthy(), false, "version", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			socket, _ := serve(t, map[string]any{
 				"GET status": c.status, "GET leases": clusters(), "GET leases?network=": clusters()[:1], "GET networks": clusters(),
-				"POST leave": left, "DELETE networks?network=blue": struct{}{},
+				"POST leave": left, "POST networks": clusters()[1], "DELETE networks?network=blue": struct{}{},
 			})
 			code, out, said := run(t, socket, c.colours, strings.Fields(c.args)...)
 			if code != c.code || said != "" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/recipe"
+	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
 )
 
@@ -73,7 +74,7 @@ func as(endpoint, dir string, withCertificate bool) error {
 		return err
 	}
 	defer c.Close()
-	_, err = etcd.New(c, "/tls").Config(c.Ctx(), "", []byte(`{"Network":"10.5.0.0/16"}`))
+	_, err = etcd.New(c, "/tls").Config(c.Ctx(), "", func(map[string]overlay.Config) ([]byte, error) { return []byte(`{"Network":"10.5.0.0/16"}`), nil })
 	return err
 }
 

@@ -100,7 +100,7 @@ func TestDialNobody(t *testing.T) {
 // checkStore uses every kind of call: unary, the stream of Keep and the watch.
 func checkStore(t *testing.T, s *Store) {
 	t.Helper()
-	if _, err := s.Config(t.Context(), "", []byte(stockConfig)); err != nil {
+	if _, err := s.Config(t.Context(), "", fixed(stockConfig)); err != nil {
 		t.Error(err)
 		return
 	}
@@ -194,7 +194,7 @@ func TestDialTLS(t *testing.T) {
 				checkStore(t, s)
 				return
 			}
-			_, err = s.Config(t.Context(), "", []byte(stockConfig))
+			_, err = s.Config(t.Context(), "", fixed(stockConfig))
 			if err == nil || !strings.Contains(err.Error(), c.refused) {
 				t.Errorf("error %v", err)
 			}

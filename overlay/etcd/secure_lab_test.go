@@ -119,7 +119,7 @@ func TestLeastRights(t *testing.T) {
 		mustSay(t, what, err, "permission denied", "ETCD_USERNAME="+user, c.endpoint,
 			"etcdctl role grant-permission ROLE --prefix=true readwrite /coreos.com/network/")
 	}
-	config := func(s *Store) error { return fail(s.Config(t.Context(), "", []byte(stockConfig))) }
+	config := func(s *Store) error { return fail(s.Config(t.Context(), "", fixed(stockConfig))) }
 	claim := func(s *Store) error { return fail(s.Claim(t.Context(), "", claimOf(7))) }
 	refused("nobody", "reading", config)
 	refused("reader", "making a config", config)
@@ -128,7 +128,7 @@ func TestLeastRights(t *testing.T) {
 	checkStore(t, New(dialAs(t, other), DefaultPrefix))
 	refused("reader", "claiming", claim)
 	refused("flannel-host", "another network's config", func(s *Store) error {
-		return fail(s.Config(t.Context(), "blue", []byte(stockConfig)))
+		return fail(s.Config(t.Context(), "blue", fixed(stockConfig)))
 	})
 	away := New(dialAs(t, c.user), "/elsewhere")
 	mustSay(t, "another prefix", fail(away.Config(t.Context(), "", nil)), "permission denied", "readwrite /elsewhere/")

@@ -106,7 +106,7 @@ func testWatchConfig(t *testing.T, w *world) {
 // Networks below one prefix do not see each other.
 func testWatchNetworks(t *testing.T, w *world) {
 	w.configure(t, stockConfig)
-	if _, err := w.store.Config(t.Context(), "green", []byte(`{"Network":"10.6.0.0/16"}`)); err != nil {
+	if _, err := w.store.Config(t.Context(), "green", fixed(`{"Network":"10.6.0.0/16"}`)); err != nil {
 		t.Fatal(err)
 	}
 	plain, green := watch(t, w.store, ""), watch(t, w.store, "green")

@@ -96,7 +96,7 @@ func (w *world) newStore(t testing.TB) *Store {
 
 func (w *world) configure(t testing.TB, config string) {
 	t.Helper()
-	if _, err := w.store.Config(t.Context(), "", []byte(config)); err != nil {
+	if _, err := w.store.Config(t.Context(), "", fixed(config)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -253,4 +253,9 @@ func leases(s overlay.Snapshot) string {
 		fmt.Fprintf(&b, "junk %s: %s\n", j.Key, j.Reason)
 	}
 	return b.String()
+}
+
+// fixed is an Initial that returns one text.
+func fixed(text string) overlay.Initial {
+	return func(map[string]overlay.Config) ([]byte, error) { return []byte(text), nil }
 }

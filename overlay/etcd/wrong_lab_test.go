@@ -130,5 +130,5 @@ func once(o Options) error {
 		return err
 	}
 	defer client.Close()
-	return fail(New(client, DefaultPrefix).Config(client.Ctx(), "", []byte(stockConfig)))
+	return fail(New(client, DefaultPrefix).Config(client.Ctx(), "", fixed(stockConfig)))
 }
