@@ -74,7 +74,9 @@ func as(endpoint, dir string, withCertificate bool) error {
 		return err
 	}
 	defer c.Close()
-	_, err = etcd.New(c, "/tls").Config(c.Ctx(), "", func(map[string]overlay.Config) ([]byte, error) { return []byte(`{"Network":"10.5.0.0/16"}`), nil })
+	_, err = etcd.New(c, "/tls").Config(c.Ctx(), "", func(map[string]overlay.Config) ([]byte, error) {
+		return []byte(`{"Network":"10.5.0.0/16"}`), nil
+	})
 	return err
 }
 
