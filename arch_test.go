@@ -16,18 +16,20 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // rooms may import, of this project, only what stands behind them. Tests are
 // free to look further.
 var rooms = map[string][]string{
-	".":                  {"plugin"},
-	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
+	".":                  {"internal/tool", "plugin"},
+	"plugin":             {"driver", "internal/report", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
-	"overlay":            {"overlay/kernel", "overlay/probe", "internal/statefile"},
-	"overlay/etcd":       {"overlay"},
+	"overlay":            {"overlay/kernel", "overlay/probe", "internal/report", "internal/statefile"},
+	"overlay/etcd":       {"overlay", "internal/report"},
 	"overlay/embedded":   {},
 	"overlay/hostgw":     {"overlay", "overlay/kernel"},
 	"overlay/probe":      {},
-	"overlay/udp":        {"overlay", "overlay/kernel"},
+	"overlay/udp":        {"overlay", "overlay/kernel", "internal/report"},
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
+	"internal/report":    {},
+	"internal/tool":      {"internal/report"},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
 	"internal/recipe":    {},
@@ -44,6 +46,8 @@ var walls = map[string][]string{
 	"github.com/vishvananda/":    {"overlay/kernel", "internal/netlab"},
 	"github.com/google/nftables": {"overlay/kernel"},
 	"go.etcd.io/":                {"overlay/etcd", "overlay/embedded"},
+	"github.com/prometheus/":     {"plugin"},
+	"github.com/spf13/":          {"internal/tool"},
 	"github.com/docker/":         {"plugin", "driver", "ipam", "internal/netlab"},
 }
 

@@ -36,11 +36,12 @@ const AddressSpace = "flannel"
 // Clerk answers NetworkDriver calls. Every call is idempotent.
 type Clerk struct {
 	nets  Networks
+	ports Publisher
 	addrs Addresses
 }
 
 // New makes a Clerk.
-func New(nets Networks, addrs Addresses) *Clerk { return &Clerk{nets, addrs} }
+func New(nets Networks, ports Publisher, addrs Addresses) *Clerk { return &Clerk{nets, ports, addrs} }
 
 // Capabilities says that each host has its own part of the network and that
 // the parts reach each other.
@@ -57,7 +58,10 @@ func (c *Clerk) CreateNetwork(ctx context.Context, req *network.CreateNetworkReq
 	if err != nil {
 		return err
 	}
-	b := overlay.Bridge{ID: req.NetworkID, MTU: opt.mtu}
+	b := overlay.Bridge{
+		ID: req.NetworkID, MTU: opt.mtu,
+		Gateway: opt.gateway, NoMasq: opt.keepAddr, Internal: opt.internal,
+	}
 	if b.Subnet, err = leasePool("IPv4", req.IPv4Data); err != nil {
 		return err
 	}
@@ -171,9 +175,10 @@ func (*Clerk) EndpointInfo(_ context.Context, req *network.InfoRequest) (*networ
 // routeVia is libnetwork's route type for a route with a next hop.
 const routeVia = 0
 
-// Join makes the container's interface. It names no gateway, so the engine's
-// own docker_gwbridge carries egress and published ports; the cluster network
-// is one static route a family.
+// Join makes the container's interface. Where it names no gateway the engine's
+// own docker_gwbridge carries egress and published ports. The cluster network is
+// one static route a family in any case: the default route may lead into another
+// network of the container.
 func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.JoinResponse, error) {
 	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
 		return nil, err
@@ -190,16 +195,23 @@ func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.Jo
 			Destination: joined.Network.IPv6CIDR.String(), RouteType: routeVia, NextHop: joined.Network.IPv6Subnet.Addr().Next().String(),
 		})
 	}
-	return &network.JoinResponse{
+	answer := &network.JoinResponse{
 		InterfaceName: network.InterfaceName{SrcName: joined.Interface, DstPrefix: "eth"},
 		StaticRoutes:  routes,
-	}, nil
+	}
+	if joined.Gateway.IsValid() {
+		answer.Gateway = joined.Gateway.String()
+	}
+	return answer, nil
 }
 
-// Leave changes nothing: the engine hands the interface back after it, and
-// Join may follow on the same endpoint.
-func (*Clerk) Leave(_ context.Context, req *network.LeaveRequest) error {
-	return checkIDs(req.NetworkID, req.EndpointID)
+// Leave withdraws the ports, for an engine may forget to. The interface stays:
+// the engine hands it back after Leave, and Join may follow on the same endpoint.
+func (c *Clerk) Leave(ctx context.Context, req *network.LeaveRequest) error {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return err
+	}
+	return c.ports.Publish(ctx, req.NetworkID, req.EndpointID, nil)
 }
 
 // ids are Docker's: 64 hexadecimal digits, or 25 letters and digits from swarm.

@@ -46,10 +46,8 @@ func (o *Overlay) initial(req Request) (Initial, error) {
 			}
 		} else {
 			// What the default network will have is not free either.
-			taken = maps.Clone(others)
-			if _, known := taken[""]; !known {
-				taken[""] = preset
-			}
+			taken = map[string]Config{"": preset}
+			maps.Copy(taken, others)
 			if network, err = o.cidr(req, cfg.SubnetLen, taken); err != nil {
 				return nil, err
 			}

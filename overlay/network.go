@@ -39,7 +39,17 @@ type Bridge struct {
 	// IPv6Subnet is that of Subnet's lease; zero for a Docker network of IPv4
 	// alone.
 	IPv6Subnet netip.Prefix
+	// Gateway has the containers go out by this bridge, and not by the engine's
+	// docker_gwbridge.
+	Gateway bool
+	NoMasq  bool // what goes out by this bridge keeps the containers' addresses
+	// Internal networks have no way out.
+	Internal bool
 }
+
+// leadsOut tells whether containers go out, and are reached from outside, by
+// this bridge.
+func (b Bridge) leadsOut() bool { return b.Gateway && !b.Internal }
 
 // Name is the bridge's interface name, from the head of Docker's network id
 // as Docker's own bridges are named.
@@ -61,7 +71,8 @@ func (p Port) has(addr netip.Addr) bool { return p.Addr == addr || addr.IsValid(
 // Attachment is a Docker network and its ports.
 type Attachment struct {
 	Bridge
-	Ports []Port
+	Ports     []Port
+	Published []Published
 }
 
 // Holds tells whether a port has the address.
@@ -73,7 +84,8 @@ func (a Attachment) Holds(addr netip.Addr) bool {
 type Joined struct {
 	Interface string // on the host, to be moved into the container
 	Network   Network
-	IPv6      bool // the port has an IPv6 address
+	Gateway   netip.Addr // of the default route; invalid for none
+	IPv6      bool       // the port has an IPv6 address
 }
 
 // shortID is how much of a Docker id an interface name has room for: the

@@ -22,6 +22,7 @@ func (o *Overlay) plan() kernel.State {
 	want.Guards = slices.Clip(want.Guards)
 	want.Sysctls = slices.Clip(want.Sysctls)
 	dual := false
+	var inside []netip.Prefix
 	for _, n := range o.sorted() {
 		if n.Docker == nil {
 			continue
@@ -33,10 +34,16 @@ func (o *Overlay) plan() kernel.State {
 		want.Forwards = append(want.Forwards, bridge.Forwards...)
 		want.Guards = append(want.Guards, bridge.Guards...)
 		want.Sysctls = append(want.Sysctls, bridge.Sysctls...)
-		want.Veths = append(want.Veths, planPorts(bridge.Links[0], n.Ports, n.joining)...)
+		want.Veths = append(want.Veths, planPorts(bridge.Links[0], &n.record, n.joining)...)
+		want.Egresses = append(want.Egresses, bridge.Egresses...)
+		want.Publishes = append(want.Publishes, bridge.Publishes...)
+		inside = append(inside, n.Config.Network)
 		if n.Docker.IPv6Subnet.IsValid() {
 			want.Sysctls = append(want.Sysctls, planSilence(n.Ports)...)
 		}
+	}
+	if len(want.Egresses) > 0 {
+		want.Inside = inside
 	}
 	if o.forward && len(want.Guards) > 0 {
 		want.Sysctls = append(want.Sysctls, kernel.Sysctl{Key: "ipv4/ip_forward", Value: "1"})
@@ -52,6 +59,7 @@ func (o *Overlay) planPeers() *kernel.State {
 	var all kernel.State
 	for _, n := range o.sorted() {
 		if n.Docker == nil {
+			o.skip(n, byPlan, nil)
 			continue
 		}
 		backend, err := o.backend(n.Config.Backend.Type)
@@ -59,7 +67,7 @@ func (o *Overlay) planPeers() *kernel.State {
 			continue // refused by Acquire; only a downgrade comes here, and keep reports it
 		}
 		part, junk := backend.Plan(n.self(), others(n.self(), n.peers))
-		o.reportJunk(n, junk)
+		o.skip(n, byPlan, junk)
 		all.Sysctls = append(all.Sysctls, part.Sysctls...)
 		all.Links = append(all.Links, part.Links...)
 		all.Addrs = append(all.Addrs, part.Addrs...)
@@ -92,15 +100,18 @@ func planBridge(r *record, b Bridge) kernel.State {
 	mac := kernel.MAC{0x02, 0x42}
 	octets := ip.As4()
 	copy(mac[2:], octets[:])
+	out := planOut(r, b)
 	six := b.IPv6Subnet
 	state := kernel.State{
-		Sysctls: IPv6On(name, six.IsValid()),
+		Sysctls: append(out.Sysctls, IPv6On(name, six.IsValid())...),
 		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: r.bridgeMTU()}},
 		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(ip, r.Subnet.Bits())}},
 		// Whatever the bridge passes between its own ports, multicast and
 		// broadcast too.
-		Forwards: []kernel.Forward{{In: name, Out: name}},
-		Guards:   []string{name},
+		Forwards:  []kernel.Forward{{In: name, Out: name}},
+		Guards:    []string{name},
+		Egresses:  out.Egresses,
+		Publishes: out.Publishes,
 	}
 	if six.IsValid() {
 		state.Addrs = append(state.Addrs, kernel.Addr{Link: name, Prefix: netip.PrefixFrom(six.Addr().Next(), six.Bits())})
@@ -133,13 +144,35 @@ func planSilence(ports []Port) []kernel.Sysctl {
 	return out
 }
 
+// planOut is what a bridge needs beside that where it is its containers' way out.
+func planOut(r *record, b Bridge) (out kernel.State) {
+	if !b.leadsOut() {
+		return out
+	}
+	name := b.Name()
+	out.Egresses = []kernel.Egress{{Bridge: name, Src: r.Subnet, Masq: !b.NoMasq, Uplink: r.Underlay.Name}}
+	for _, p := range r.Published {
+		out.Publishes = append(out.Publishes, kernel.Publish{Bridge: name, Proto: p.Asked.Proto, Host: p.Host, To: p.To})
+	}
+	if len(r.Published) > 0 {
+		// Lets the host itself reach them by its loopback addresses.
+		out.Sysctls = []kernel.Sysctl{{Key: "ipv4/conf/" + name + "/route_localnet", Value: "1"}}
+	}
+	return out
+}
+
 // planPorts is a veth pair a port.
-func planPorts(bridge kernel.Link, ports []Port, joining map[string]bool) []kernel.Veth {
-	out := make([]kernel.Veth, 0, len(ports))
-	for _, p := range ports {
+func planPorts(bridge kernel.Link, r *record, joining map[string]bool) []kernel.Veth {
+	published := map[string]bool{}
+	for _, p := range r.Published {
+		published[p.Endpoint] = true
+	}
+	out := make([]kernel.Veth, 0, len(r.Ports))
+	for _, p := range r.Ports {
 		out = append(out, kernel.Veth{
 			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
 			MAC: p.MAC, MTU: cmp.Or(p.MTU, bridge.MTU), Create: joining[p.Endpoint],
+			Hairpin: published[p.Endpoint],
 		})
 	}
 	return out

@@ -129,6 +129,9 @@ func misread(err error) error {
 
 // refuse answers with an error. The middle of a very long one is left out.
 func refuse(w http.ResponseWriter, status int, err error) {
+	if m, ok := w.(*meter); ok {
+		m.refused = true
+	}
 	text := err.Error()
 	if len(text) > maxError {
 		text = strings.ToValidUTF8(text[:maxError/2], "") + " ... " + strings.ToValidUTF8(text[len(text)-maxError/2:], "")
@@ -149,7 +152,11 @@ func guard(log *slog.Logger, next http.Handler) http.Handler {
 		defer func() {
 			if p := recover(); p != nil {
 				log.Error("panic in a call", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-				refuse(w, http.StatusOK, fmt.Errorf("%s: internal error: %v; the plugin's log has more", r.URL.Path, p))
+				status := http.StatusOK // which the engine does not repeat
+				if strings.HasPrefix(r.URL.Path, operatorPath) {
+					status = http.StatusInternalServerError
+				}
+				refuse(w, status, fmt.Errorf("%s: internal error: %v; the plugin's log has more", r.URL.Path, p))
 			}
 		}()
 		next.ServeHTTP(w, r)

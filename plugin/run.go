@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/docker-flannel/docker-flannel/driver"
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/ipam"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/embedded"
@@ -77,19 +78,27 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 	defer doors.close()
 	settings, err := ReadSettings(os.LookupEnv)
 	if err != nil {
-		return serveBroken(ctx, doors, log, err)
+		return serveBroken(ctx, doors, settings, log, err)
 	}
 	level.Set(settings.LogLevel)
 	settings.warn(log)
 	p, err := build(paths, settings, log)
 	if err != nil {
-		return serveBroken(ctx, doors, log, err)
+		return serveBroken(ctx, doors, settings, log, err)
 	}
 	defer p.close()
+	watch := p.monitor(settings, doors, log)
+	status := func() report.Status { return p.status(watch) }
+	watch.status = status
+	p.metrics.status = status
+	op := &operator{status: status, store: p.store, overlay: p.overlay, log: log}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return doors.serve(ctx, routes(p.driver, p.ipam, log)) })
+	g.Go(func() error {
+		return doors.serve(ctx, op.beside(measured(routes(p.driver, p.ipam, log), p.metrics.called)))
+	})
 	g.Go(func() error { return p.overlay.Run(ctx) })
 	g.Go(func() error { return p.sweeper.run(ctx) })
+	g.Go(func() error { return watch.run(ctx) })
 	if p.embedded != nil {
 		g.Go(func() error { return p.embedded.run(ctx) })
 	}
@@ -101,10 +110,21 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 }
 
 // serveBroken answers every call with why.
-func serveBroken(ctx context.Context, doors *doors, log *slog.Logger, why error) error {
+func serveBroken(ctx context.Context, doors *doors, s Settings, log *slog.Logger, why error) error {
 	log.Error("the plugin cannot work until this is mended", "error", why)
+	status := brokenStatus(why)
 	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
-	return doors.serve(ctx, broken(why))
+	m := newMetrics()
+	m.status = func() report.Status { return status }
+	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, alive: doors.check, log: log}
+	op := &operator{status: m.status, why: why, log: log}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return doors.serve(ctx, op.beside(broken(why))) })
+	g.Go(func() error { return watch.run(ctx) })
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
 // parts are the rooms, wired together.
@@ -114,13 +134,16 @@ type parts struct {
 	ipam     *ipam.Clerk
 	sweeper  *sweeper
 	embedded *keeper // nil with an etcd of one's own
+	store    registry
+	link     *link
+	metrics  *metrics
 	close    func()
 }
 
 // build makes the rooms; it starts nothing.
 func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
-	p := &parts{}
-	store, client, err := p.openStore(paths, s, log)
+	p := &parts{metrics: newMetrics()}
+	client, err := p.openStore(paths, s, log)
 	if err != nil {
 		return nil, err
 	}
@@ -137,10 +160,11 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 			log.Warn("close", "error", err)
 		}
 	}
+	p.metrics.traffic = kern.Traffic
 	p.overlay, err = overlay.New(overlay.Options{
-		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
+		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP, PublicIPv6: s.PublicIPv6},
-		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Log: log,
+		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Ports: kern, Passed: p.metrics.passed, Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)
@@ -149,7 +173,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.close()
 		return nil, err
 	}
-	p.driver = driver.New(p.overlay, p.ipam)
+	p.driver = driver.New(p.overlay, p.overlay, p.ipam)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		log.Warn("read this process' mounts", "error", err)
@@ -158,8 +182,8 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	return p, nil
 }
 
-// openStore makes the way to the cluster's truth, and what closes it.
-func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (overlay.Store, io.Closer, error) {
+// openStore makes the way to the cluster's truth, and returns what closes it.
+func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (io.Closer, error) {
 	endpoints := s.Endpoints
 	if len(endpoints) == 0 {
 		opt := embedded.Options{
@@ -173,13 +197,15 @@ func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (overlay.St
 		Username: s.Username, Password: string(s.Password), PasswordFile: s.PasswordFile, DialTimeout: dialTimeout, CallTimeout: callTimeout,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
 	}
-	store := etcd.New(client, s.Prefix, etcd.WithLogger(log))
+	p.link = newLink(endpoints, p.embedded)
+	p.store = etcd.New(client, s.Prefix, etcd.WithLogger(log), etcd.WithHealth(p.link.saw))
 	if p.embedded != nil {
-		return gated{store, p.embedded}, client, nil
+		p.store = gated{p.store, p.embedded}
 	}
-	return store, client, nil
+	p.store = watched{p.store, p.link, p.metrics.asked}
+	return client, nil
 }
 
 // server serves the engine's calls, every one with h. It keeps a connection

@@ -210,8 +210,8 @@ func newHome(t *testing.T, v *vault, said io.Writer, log *slog.Logger, pairs map
 	}
 	log.Debug("settings", "all", settings, "again", fmt.Sprintf("%+v %#v", settings, settings.Password))
 	settings.warn(log)
-	p := &parts{}
-	store, client, err := p.openStore(Paths{State: h.dir}, settings, log)
+	p := &parts{metrics: newMetrics()}
+	client, err := p.openStore(Paths{State: h.dir}, settings, log)
 	if err != nil {
 		log.Error("build", "error", err)
 		h.Handler = broken(err)
@@ -225,7 +225,7 @@ func newHome(t *testing.T, v *vault, said io.Writer, log *slog.Logger, pairs map
 		ended <- nil
 	}
 	h.initial = settings.Config
-	if err := h.open(store, log); err != nil {
+	if err := h.open(p.store, log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -63,8 +63,8 @@ func TestBackends(t *testing.T) {
 			}
 			fetch(t, one, "here", there)
 			fetch(t, two, "there", here)
-			serve(t, one, "here")
-			serve(t, two, "there")
+			serve(t, one, "here", "echo")
+			serve(t, two, "there", "echo")
 			act(t, one, "here", "sweep", there)
 			act(t, two, "there", "sweep", here)
 			narrow(t, one, "here", there, c.narrowed)

@@ -70,8 +70,8 @@ func TestDualStack(t *testing.T) {
 			sh(t, two, "ping -c 1 -w 5 "+here)
 			fetch(t, one, "here", "["+there+"]")
 			fetch(t, two, "there", "["+here+"]")
-			serve(t, one, "here")
-			serve(t, two, "there")
+			serve(t, one, "here", "echo")
+			serve(t, two, "there", "echo")
 			act(t, one, "here", "sweep", there)
 			if got := act(t, one, "here", "pmtu", there); strings.TrimSpace(got) != c.mtu {
 				t.Errorf("path MTU %s, want %s", got, c.mtu)
@@ -146,7 +146,7 @@ func TestDualStackLife(t *testing.T) {
 		undo(t, one, "container", "prune", "-f")
 	})
 	t.Run("killed", func(t *testing.T) {
-		serve(t, two, "there")
+		serve(t, two, "there", "echo")
 		beat := pound(t, one, "here", there)
 		for _, h := range cluster.hosts {
 			killPlugin(t, h)
@@ -194,6 +194,23 @@ func TestDualStackLife(t *testing.T) {
 			t.Errorf("from outside: %s", out)
 		}
 	})
+}
+
+// TestDualStackGateway has the containers' IPv4 way out lead through the bridge
+// of a dual-stack network: both families cross between the hosts as before.
+func TestDualStackGateway(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	addIPv6(t, one, two)
+	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
+	create(t, cluster.hosts, "--ipv6", "-o", "gateway=flannel")
+	dual(t, one, "here", "busybox", "sleep", "1000")
+	there4, there := dual(t, two, "there", "busybox", "sleep", "1000")
+	for _, to := range []string{there4, there, netlab.Outside} {
+		docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", to)
+	}
+	if routes := docker(t, one, "exec", "here", "ip", "-6", "route"); strings.Contains(routes, "default") {
+		t.Errorf("an IPv6 default route:\n%s", routes)
+	}
 }
 
 // sixes is what a host's kernel has of IPv6 on flannel networks.

@@ -52,6 +52,8 @@ func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 		"WatchReconnect":    testWatchReconnect,
 		"WatchCompacted":    testWatchCompacted,
 		"WatchLarge":        testWatchLarge,
+		"Survey":            testSurvey,
+		"Remove":            testRemove,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, etcd)) })
 	}
