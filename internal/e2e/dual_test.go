@@ -196,23 +196,6 @@ func TestDualStackLife(t *testing.T) {
 	})
 }
 
-// TestDualStackGateway has the containers' IPv4 way out lead through the bridge
-// of a dual-stack network: both families cross between the hosts as before.
-func TestDualStackGateway(t *testing.T) {
-	one, two := cluster.hosts[0], cluster.hosts[1]
-	addIPv6(t, one, two)
-	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
-	create(t, cluster.hosts, "--ipv6", "-o", "gateway=flannel")
-	dual(t, one, "here", "busybox", "sleep", "1000")
-	there4, there := dual(t, two, "there", "busybox", "sleep", "1000")
-	for _, to := range []string{there4, there, netlab.Outside} {
-		docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", to)
-	}
-	if routes := docker(t, one, "exec", "here", "ip", "-6", "route"); strings.Contains(routes, "default") {
-		t.Errorf("an IPv6 default route:\n%s", routes)
-	}
-}
-
 // sixes is what a host's kernel has of IPv6 on flannel networks.
 func sixes(t testing.TB, h *netlab.Host) string {
 	t.Helper()

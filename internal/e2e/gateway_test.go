@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,17 +18,23 @@ import (
 // witnessOutside has a witness on the wire, beyond the hosts' own network.
 func witnessOutside(t *testing.T) string {
 	t.Helper()
+	return witnessAt(t, netlab.Outside)
+}
+
+// witnessAt has a witness at one of the wire's addresses.
+func witnessAt(t *testing.T, addr string) string {
+	t.Helper()
 	var tcp net.Listener
 	var udp net.PacketConn
 	err := cluster.lab.Wire().Do(func() (err error) {
-		tcp, udp, err = openWitness(netlab.Outside)
+		tcp, udp, err = openWitness(addr)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tcp.Close(); udp.Close() })
-	return fmt.Sprintf("%s:%d", netlab.Outside, witnessPort)
+	return net.JoinHostPort(addr, strconv.Itoa(witnessPort))
 }
 
 // leadTo gives the wire a route for the length of a test.
