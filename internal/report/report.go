@@ -77,10 +77,16 @@ type Network struct {
 	MTU       int          // bytes, of containers' interfaces
 	Interface string
 	PublicIP  netip.Addr
-	DockerID  string `json:",omitempty"` // empty while there is no Docker network
-	Bridge    string `json:",omitempty"`
-	Device    string `json:",omitempty"` // that carries the packets
-	Lease     Lease
+	// The network's IPv6 half, this host's subnet of it and the address by which
+	// the others reach it there; each zero where there is none.
+	IPv6CIDR   netip.Prefix `json:",omitzero"`
+	IPv6Subnet netip.Prefix `json:",omitzero"`
+	PublicIPv6 netip.Addr   `json:",omitzero"`
+
+	DockerID string `json:",omitempty"` // empty while there is no Docker network
+	Bridge   string `json:",omitempty"`
+	Device   string `json:",omitempty"` // that carries the packets
+	Lease    Lease
 	// Blocked says why no packets are carried; backends in this process only.
 	Blocked string     `json:",omitempty"`
 	Leases  int        // of the cluster, as last seen
@@ -119,10 +125,12 @@ type Lease struct {
 
 // Peer is another host.
 type Peer struct {
-	Subnet   netip.Prefix
-	PublicIP netip.Addr
-	Backend  string
-	Skipped  string `json:",omitempty"` // why the plan has no way to it; empty where it has one
+	Subnet     netip.Prefix
+	PublicIP   netip.Addr
+	IPv6Subnet netip.Prefix `json:",omitzero"` // zero without one
+	PublicIPv6 netip.Addr   `json:",omitzero"`
+	Backend    string
+	Skipped    string `json:",omitempty"` // why the plan has no way to it; empty where it has one
 }
 
 // Skipped is a key of the store that this host cannot use.
@@ -135,6 +143,7 @@ type Skipped struct {
 type Port struct {
 	Endpoint string
 	Addr     netip.Addr
+	IPv6     netip.Addr `json:",omitzero"` // zero without one
 	MAC      string
 }
 
