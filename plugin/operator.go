@@ -206,7 +206,7 @@ func (o *operator) create(ctx context.Context, w http.ResponseWriter, r *http.Re
 		return nil, refusal{http.StatusConflict, err}
 	}
 	o.log.Info("network created by the operator", "network", report.Title(req.Network), "cidr", cfg.Network, "backend", cfg.Backend.Type)
-	return report.Cluster{Network: req.Network, CIDR: cfg.Network, Backend: cfg.Backend.Type}, nil
+	return report.Cluster{Network: req.Network, CIDR: cfg.Network, IPv6CIDR: cfg.IPv6Network, Backend: cfg.Backend.Type}, nil
 }
 
 // leaveRequest is the body of a call to leave.

@@ -114,6 +114,7 @@ func TestDualStackLife(t *testing.T) {
 	addIPv6(t, one, two)
 	for _, h := range cluster.hosts {
 		refused(h, "--subnet fd00:6::/48", "--subnet", "fd00:6::/48", network)
+		refused(h, "the setting NETWORK_POOL has no ipv6-base", "--ipam-opt", "network=red", network)
 		// Only --ip and --ip6 need --subnet.
 		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", "--ipv6", network)
 		contains(t, "network inspect", docker(t, h, "network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", network), "10.5.", "fd00:5:0:")
