@@ -76,18 +76,20 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return err
 	}
 	defer doors.close()
+	recent := &ring{}
+	log = keeping(log, recent)
 	settings, err := ReadSettings(os.LookupEnv)
 	if err != nil {
-		return serveBroken(ctx, doors, settings, log, err)
+		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	level.Set(settings.LogLevel)
 	settings.warn(log)
 	p, err := build(paths, settings, log)
 	if err != nil {
-		return serveBroken(ctx, doors, settings, log, err)
+		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	defer p.close()
-	watch := p.monitor(settings, doors, log)
+	watch := p.monitor(settings, doors, recent, log)
 	status := func() report.Status { return p.status(watch) }
 	watch.status = status
 	p.metrics.status = status
@@ -110,13 +112,13 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 }
 
 // serveBroken answers every call with why.
-func serveBroken(ctx context.Context, doors *doors, s Settings, log *slog.Logger, why error) error {
+func serveBroken(ctx context.Context, doors *doors, s Settings, recent *ring, log *slog.Logger, why error) error {
 	log.Error("the plugin cannot work until this is mended", "error", why)
 	status := brokenStatus(why)
 	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
 	m := newMetrics()
 	m.status = func() report.Status { return status }
-	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, alive: doors.check, log: log}
+	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, recent: recent, alive: doors.check, log: log}
 	op := &operator{status: m.status, why: why, log: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return doors.serve(ctx, op.beside(broken(why))) })
