@@ -89,9 +89,10 @@ function arcs(self, links, matches) {
       const reach = all.length === 1 ? 460 : 438 * Math.sqrt(1 - 0.3 * (2 * dy / height) ** 2);
       const at = {x: centre.x + side * reach, y: centre.y + dy};
       const from = centre.x + side * 118, to = at.x - side * 106, mid = (from + to) / 2;
+      const root = centre.y + dy * 72 / height; // apart, and inside the card's edge
       const faded = matches(l) ? '' : ' faded';
-      wires.push(svg('path', {class: `wire ${l.kind}${faded}`, d: `M${from} ${centre.y}C${mid} ${centre.y} ${mid} ${at.y} ${to} ${at.y}`}));
-      pills.push(pill(l, mid, (centre.y + at.y) / 2, faded));
+      wires.push(svg('path', {class: `wire ${l.kind}${faded}`, d: `M${from} ${root}C${mid} ${root} ${mid} ${at.y} ${to} ${at.y}`}));
+      pills.push(pill(l, mid, (root + at.y) / 2, faded));
       cards.push(card(l, at, faded));
     });
   }
@@ -99,7 +100,7 @@ function arcs(self, links, matches) {
 }
 
 function pill(l, x, y, faded) {
-  const text = kinds[l.kind].mark + ' ' + l.text, w = 18 + 7.4 * text.length;
+  const text = kinds[l.kind].mark + ' ' + l.text, w = 24 + 7.5 * text.length;
   return svg('g', {class: `pill ${l.kind}${faded}`},
     svg('rect', {x: x - w / 2, y: y - 12, width: w, height: 24, rx: 12}),
     svg('text', {x, y: y + 4.5, 'text-anchor': 'middle'}, text));

@@ -4,10 +4,11 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"image"
 	"image/color"
-	"image/draw"
 	"image/png"
+	"maps"
 	"slices"
 	"testing"
 )
@@ -27,13 +28,23 @@ func smaller(t *testing.T, in []byte) []byte {
 			seen[color.RGBAModel.Convert(full.At(x, y)).(color.RGBA)]++
 		}
 	}
+	most := slices.SortedFunc(maps.Keys(seen), func(a, b color.RGBA) int {
+		return cmp.Or(seen[b]-seen[a], cmp.Compare(a.R, b.R), cmp.Compare(a.G, b.G), cmp.Compare(a.B, b.B))
+	})
 	var palette color.Palette
-	for c := range seen {
+	for _, c := range most[:min(len(most), 256)] {
 		palette = append(palette, c)
 	}
-	slices.SortFunc(palette, func(a, b color.Color) int { return seen[b.(color.RGBA)] - seen[a.(color.RGBA)] })
-	few := image.NewPaletted(area, palette[:min(len(palette), 256)])
-	draw.Draw(few, area, full, area.Min, draw.Src)
+	nearest := map[color.RGBA]uint8{}
+	for _, c := range most {
+		nearest[c] = uint8(palette.Index(c))
+	}
+	few := image.NewPaletted(area, palette)
+	for y := area.Min.Y; y < area.Max.Y; y++ {
+		for x := area.Min.X; x < area.Max.X; x++ {
+			few.SetColorIndex(x, y, nearest[color.RGBAModel.Convert(full.At(x, y)).(color.RGBA)])
+		}
+	}
 	var out bytes.Buffer
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, few); err != nil {
 		t.Fatal(err)

@@ -4,10 +4,10 @@ const $ = id => document.getElementById(id);
 let view = null, chosen = null, ahead = 0, everyHost = false;
 
 // age is a time that says how long ago it is, and goes on doing so.
-const age = when => when ? el('time', {datetime: when, title: when}, ago(when)) : '–';
+const age = when => when ? el('time', {datetime: when, title: new Date(when).toLocaleString()}, ago(when)) : '–';
 
 function span(seconds) {
-  const units = [['d', 86400], ['h', 3600], ['m', 60], ['s', 1]];
+  const units = [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]];
   const [unit, size] = units.find(([, size]) => seconds >= size) || units[3];
   return Math.floor(seconds / size) + ' ' + unit;
 }
@@ -26,8 +26,8 @@ function fill(place, from, make) {
   place.replaceChildren(...[make()].flat().filter(Boolean));
 }
 
-function table(head, rows) {
-  return el('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': head.join(', ')}, el('table', {},
+function table(head, rows, long) {
+  return el('div', {class: long ? 'scroll long' : 'scroll', tabindex: 0, role: 'group', 'aria-label': head.join(', ')}, el('table', {},
     el('thead', {}, el('tr', {}, head.map(h => el('th', {scope: 'col'}, h)))),
     el('tbody', {}, rows.map(row => el('tr', {}, row.map(cell => el('td', {}, ...[cell].flat())))))));
 }
@@ -83,13 +83,13 @@ function showTiles(s, network, links) {
     const tiles = [];
     if (network) {
       const [kind, word] = leaseWord(network.Lease);
-      tiles.push(tile('Lease ' + network.Subnet, word, network.Lease.Renewed ? ['renewed ', age(network.Lease.Renewed), ', kept ' + span(network.Lease.TTL / 1e9)] : network.Lease.Error || 'not confirmed since the start', kind));
+      tiles.push(tile('Lease ' + network.Subnet, word, network.Lease.Renewed ? ['renewed ', age(network.Lease.Renewed), ', lasts ' + span(network.Lease.TTL / 1e9)] : network.Lease.Error || 'not confirmed since the start', kind));
       tiles.push(...linkTiles(links));
       if (network.Used) tiles.push(addressTile(network.Used));
     }
     tiles.push(tile('Kernel', failures ? count(failures, 'fault') : 'as wanted', repaired ? [count(repaired, 'repair') + ', ', age(last)] : 'nothing repaired', failures ? 'silent' : 'fine'));
     const up = s.Store.Connected;
-    tiles.push(tile('etcd', up ? 'answers' : s.Store.Asked ? 'away' : 'not asked yet', s.Store.Embedded ? 'in this plugin' : list(s.Store.Endpoints).join(', '), up ? 'fine' : 'lossy'));
+    tiles.push(tile('etcd', up ? 'answers' : s.Store.Asked ? 'away' : 'not asked yet', s.Store.Embedded ? 'in this plugin' : list(s.Store.Endpoints).map(e => e.replace(/^https?:\/\//, '')).join(', '), up ? 'fine' : 'lossy'));
     return tiles;
   });
 }
@@ -115,23 +115,24 @@ function showCluster(networks, network, links) {
 }
 
 const firstHosts = 25;
+const heard = reach => reach.Heard ? ['answered ', age(reach.Heard)] : 'never answered';
 
 function hostTable(links) {
   const some = everyHost ? links : links.slice(0, firstHosts);
   const rows = some.map(l => [
     mono(l.subnet), mono(l.host), l.peer.Backend, mark(l.kind, kinds[l.kind].word), l.rtt ? millis(l.rtt) : '–',
-    l.peer.Reach ? Math.round(100 * l.loss) + ' %' : '–', l.why || (l.peer.Reach ? ['answered ', age(l.peer.Reach.Heard)] : ''),
+    l.peer.Reach ? Math.round(100 * l.loss) + ' %' : '–', l.why || (l.peer.Reach ? heard(l.peer.Reach) : ''),
   ]);
   if (!rows.length) return el('p', {class: 'none'}, 'no such host');
   const more = links.length > firstHosts && el('button', {type: 'button', class: 'more'}, everyHost ? 'show the worst ' + firstHosts : 'show all ' + links.length);
   if (more) more.addEventListener('click', () => { everyHost = !everyHost; show(); $('hosts').querySelector('button.more').focus(); });
-  return [table(['Subnet', 'Host', 'Backend', 'Link', 'Round-trip', 'Loss', ''], rows), more];
+  return [table(['Subnet', 'Host', 'Backend', 'Link', 'Round-trip', 'Loss', 'More'], rows, everyHost), more];
 }
 
 // section shows a table where there are rows.
 function section(id, rows, head, cells) {
   $(id).hidden = !rows.length;
-  if (rows.length) fill($(id).lastElementChild, rows, () => table(head, rows.map(cells)));
+  if (rows.length) fill($(id).lastElementChild, rows, () => table(head, rows.map(cells), true));
 }
 
 function showTables(s, networks, events) {
@@ -167,7 +168,7 @@ async function refresh() {
     view = await answer.json();
     ahead = Date.parse(view.Now) - Date.now();
     show();
-    $('fresh').textContent = 'live';
+    $('fresh').textContent = '● live';
     $('fresh').className = '';
   } catch (err) {
     $('fresh').textContent = 'not up to date: ' + err.message + (view ? '; this is of ' + ago(view.Now) : '');
