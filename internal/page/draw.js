@@ -37,7 +37,7 @@ function link(peer) {
   const reach = peer.Reach;
   const l = {peer, subnet: peer.Subnet, host: peer.PublicIP, loss: 0, rtt: 0};
   if (peer.Skipped) return {...l, kind: 'skipped', text: 'skipped', why: peer.Skipped};
-  if (!reach || !reach.Sent) return {...l, kind: 'unknown', text: 'not measured yet'};
+  if (!reach || !reach.Sent) return {...l, kind: 'unknown', text: 'not measured'};
   l.loss = reach.Lost / reach.Sent;
   l.rtt = reach.RTT;
   if (reach.Lost === reach.Sent) return {...l, kind: 'silent', text: 'no answer'};
@@ -65,7 +65,7 @@ function tally(links) {
 }
 
 const width = 1120;
-const fewest = 24; // peers that have a card of their own
+const fewest = 14; // peers, up to which each has a card
 
 // picture draws this host and its links: cards on two arcs, or a cell each.
 function picture(self, links, matches) {
