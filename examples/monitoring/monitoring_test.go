@@ -151,12 +151,16 @@ func TestMetricsExist(t *testing.T) {
 	}
 }
 
-// TestAlertsAreTried wants every alert in alerts_test.yml, and who it is for.
+// TestAlertsAreTried wants every alert in alerts_test.yml and docs/metrics.md, and
+// what it says.
 func TestAlertsAreTried(t *testing.T) {
-	tried, text := read(t, "alerts_test.yml"), read(t, "alerts.yml")
+	tried, text, docs := read(t, "alerts_test.yml"), read(t, "alerts.yml"), read(t, "../../docs/metrics.md")
 	for name := range alerts(t) {
 		if !strings.Contains(tried, `alertname="`+name+`", severity=`) {
 			t.Errorf("alerts_test.yml does not let %s fire", name)
+		}
+		if !strings.Contains(docs, "\n| "+name+" |") {
+			t.Errorf("docs/metrics.md does not tell of %s", name)
 		}
 	}
 	for _, part := range []string{"severity: ", "summary: ", "description: "} {

@@ -201,7 +201,7 @@ func TestBrowser(t *testing.T) {
 func TestPageIsConfined(t *testing.T) {
 	var mu sync.Mutex
 	visits := 0
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		visits++

@@ -47,7 +47,7 @@ func cluster(n int, now time.Time) View {
 		Events: Events(strings.Split(fmt.Sprintf(`time=%s level=INFO msg="network created" network="the default network" subnet=10.5.19.0/24 bridge=fl-d67d0e0c5479
 time=%s level=WARN msg="etcd entry skipped" network="the default network" key="/coreos.com/network/subnets/<script>window.hacked=1</script>…" reason="not a subnet"
 time=%s level=INFO msg="peer came" network="the default network" subnet=10.5.41.0/24 host=192.0.2.6
-time=%s level=WARN msg="repaired what something else changed" kind=route object="route 10.5.23.0/24" times=2`,
+time=%s level=INFO msg="repaired what others changed" kind=route count=2`,
 			ago(50*time.Hour).Format(time.RFC3339Nano), ago(26*time.Minute).Format(time.RFC3339Nano), ago(9*time.Minute).Format(time.RFC3339Nano), ago(4*time.Minute).Format(time.RFC3339Nano)), "\n")),
 	}
 }
@@ -66,7 +66,7 @@ func other(i int, now time.Time) report.Peer {
 	case 3:
 		p.Reach = &report.Reach{Sent: 10, Lost: 10, Heard: now.Add(-104 * time.Second)}
 	case 4:
-		p.Backend, p.Reach, p.Skipped = "wireguard", nil, "its backend wireguard is not this network's, vxlan"
+		p.Backend, p.Reach, p.Skipped = "wireguard", nil, `host 192.0.2.6 uses backend "wireguard", this host "vxlan"`
 	case 5:
 		p.Reach = nil
 	}
