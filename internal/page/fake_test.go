@@ -1,9 +1,7 @@
 package page
 
 import (
-	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/report"
@@ -15,6 +13,7 @@ const hostile = `/coreos.com/network/subnets/<script>window.hacked=1</script><im
 // cluster is a view of n other hosts, with something of everything.
 func cluster(n int, now time.Time) View {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	stamp := func(d time.Duration) string { return ago(d).Format(time.RFC3339Nano) }
 	blue := report.Network{
 		CIDR: netip.MustParsePrefix("10.5.0.0/16"), Backend: "vxlan", Subnet: netip.MustParsePrefix("10.5.19.0/24"), MTU: 1450,
 		Interface: "eth0", PublicIP: netip.MustParseAddr("192.0.2.1"), DockerID: "d67d0e0c5479", Bridge: "fl-d67d0e0c5479", Device: "flannel.1",
@@ -44,11 +43,12 @@ func cluster(n int, now time.Time) View {
 				Networks: []report.Network{blue, red},
 			},
 		},
-		Events: Events(strings.Split(fmt.Sprintf(`time=%s level=INFO msg="network created" network="the default network" subnet=10.5.19.0/24 bridge=fl-d67d0e0c5479
-time=%s level=WARN msg="etcd entry skipped" network="the default network" key="/coreos.com/network/subnets/<script>window.hacked=1</script>…" reason="not a subnet"
-time=%s level=INFO msg="peer came" network="the default network" subnet=10.5.41.0/24 host=192.0.2.6
-time=%s level=INFO msg="repaired what others changed" kind=route count=2`,
-			ago(50*time.Hour).Format(time.RFC3339Nano), ago(26*time.Minute).Format(time.RFC3339Nano), ago(9*time.Minute).Format(time.RFC3339Nano), ago(4*time.Minute).Format(time.RFC3339Nano)), "\n")),
+		Events: Events([]string{
+			"time=" + stamp(50*time.Hour) + ` level=INFO msg=serving sockets="[/run/docker/plugins/flannel.sock /host/plugins/flannel.sock]"`,
+			"time=" + stamp(26*time.Minute) + ` level=WARN msg="the store holds what this host cannot use" network="the default network" key="/coreos.com/network/subnets/<script>window.hacked=1</script>…" reason="not a subnet"`,
+			"time=" + stamp(9*time.Minute) + ` level=INFO msg="hosts came" network="the default network" count=1 hosts="[10.5.22.0/24 at 192.0.2.4]"`,
+			"time=" + stamp(4*time.Minute) + ` level=INFO msg="repaired what others changed" kind=route count=2`,
+		}),
 	}
 }
 
