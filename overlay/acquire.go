@@ -56,6 +56,9 @@ func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
 func (o *Overlay) hold(n *network, claimed record) Network {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !n.Leased || n.Subnet != claimed.Subnet {
+		n.Since = time.Now().UTC()
+	}
 	n.Config, n.Subnet, n.VTEP = claimed.Config, claimed.Subnet, claimed.VTEP
 	n.Underlay, n.Former, n.MTU = claimed.Underlay, claimed.Former, claimed.MTU
 	if !n.Leased {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
 
@@ -38,6 +39,8 @@ type Tunnel interface {
 	Follow(peers []Lease)
 	// Run returns ctx's error when ctx ends.
 	Run(ctx context.Context) error
+	// Traffic is what it has carried and dropped so far.
+	Traffic() report.Traffic
 	Close() error
 }
 

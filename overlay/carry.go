@@ -6,15 +6,18 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
 
 // carrying is how the tunnel of one network stands, for who waits for it.
 type carrying struct {
 	open    bool
-	err     error         // why it is not open; nil while nothing is known
-	changed chan struct{} // closed when one of these changes
-	now     chan struct{} // a Docker network came: try at once
+	tunnel  Tunnel         // while it is open
+	past    report.Traffic // of the tunnels before it
+	err     error          // why it is not open; nil while nothing is known
+	changed chan struct{}  // closed when one of these changes
+	now     chan struct{}  // a Docker network came: try at once
 }
 
 func newCarrying() carrying {
@@ -109,7 +112,11 @@ func (o *Overlay) tunnel(ctx context.Context, n *network, carrier Carrier, self 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.Close()) }()
+	o.count(n, t)
+	defer func() {
+		o.count(n, nil)
+		err = errors.Join(err, t.Close())
+	}()
 	ctx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/udp"
 )
@@ -71,6 +72,10 @@ func (t *tunnel) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (*tunnel) Traffic() report.Traffic {
+	return report.Traffic{SentPackets: 3, Drops: map[string]uint64{"no-route": 2}}
 }
 
 func (t *tunnel) Close() error {

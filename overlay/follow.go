@@ -64,48 +64,40 @@ func (o *Overlay) adopt(n *network, s Snapshot) bool {
 
 // take is adopt for a caller that holds mu.
 func (o *Overlay) take(n *network, s Snapshot) bool {
-	o.reportJunk(n, s.Junk)
+	junk := slices.Clone(s.Junk)
+	defer func() { o.skip(n, byStore, junk) }()
+	odd := func(key, reason string, args ...any) {
+		junk = append(junk, Junk{Key: key, Reason: fmt.Sprintf(reason, args...)})
+	}
 	switch {
 	case !s.Configured:
 		nudge(n.kick)
 		return false
 	case !s.Config.SameSubnets(n.Config):
-		o.reportJunk(n, []Junk{{Key: "config", Reason: fmt.Sprintf(
-			"the config in the store is for other subnets (%s, SubnetLen %d) than this host's network (%s, SubnetLen %d): nothing changes here until the Docker network is removed and created anew, on every host",
-			s.Config.Network, s.Config.SubnetLen, n.Config.Network, n.Config.SubnetLen)}})
+		odd("config", "the config in the store is for other subnets (%s, SubnetLen %d) than this host's network (%s, SubnetLen %d): nothing changes here until the Docker network is removed and created anew, on every host",
+			s.Config.Network, s.Config.SubnetLen, n.Config.Network, n.Config.SubnetLen)
 		return false
 	case !s.Config.Equal(n.Config):
-		o.reportJunk(n, []Junk{{Key: "config", Reason: "the config in the store has changed; it takes effect here when the Docker network is removed and created anew"}})
+		odd("config", "the config in the store has changed; it takes effect here when the Docker network is removed and created anew")
 	}
 	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
 	for _, l := range s.Leases {
 		if l.PublicIP == n.Underlay.PublicIP && l.Subnet != n.Subnet {
-			o.reportJunk(n, []Junk{{Key: l.Subnet.String(), Reason: fmt.Sprintf(
-				"it names this host's PublicIP %s, and this host holds %s: it is a leftover, or another host has the PublicIP too; give that one another with the setting PUBLIC_IP",
-				l.PublicIP, n.Subnet)}})
+			odd(l.Subnet.String(), "it names this host's PublicIP %s, and this host holds %s: it is a leftover, or another host has the PublicIP too; give that one another with the setting PUBLIC_IP",
+				l.PublicIP, n.Subnet)
 		}
 	}
 	n.peers = n.remember(s, i >= 0, time.Now())
+	n.tenure.gone = i < 0
 	o.peers = nil
 	nudge(n.mending.news)
 	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP {
 		nudge(n.kick)
 	} else if n.published != nil && !bytes.Equal(s.Leases[i].BackendData, n.published) {
-		o.reportJunk(n, []Junk{{Key: n.Subnet.String(), Reason: fmt.Sprintf(
-			"this host's lease says %s, not %s: another host has the PublicIP %s too; give one of them another with the setting PUBLIC_IP",
-			s.Leases[i].BackendData, n.published, n.Underlay.PublicIP)}})
+		odd(n.Subnet.String(), "this host's lease says %s, not %s: another host has the PublicIP %s too; give one of them another with the setting PUBLIC_IP",
+			s.Leases[i].BackendData, n.published, n.Underlay.PublicIP)
 	}
 	return true
-}
-
-// reportJunk logs each skipped key once per reason; the caller holds mu.
-func (o *Overlay) reportJunk(n *network, junk []Junk) {
-	for _, j := range junk {
-		if n.junk[j.Key] != j.Reason {
-			n.junk[j.Key] = j.Reason
-			o.opt.Log.Warn("the store holds what this host cannot use", "network", title(n.Name), "key", j.Key, "reason", j.Reason)
-		}
-	}
 }
 
 // maxRenewal bounds the time between renewals of a lease.
@@ -134,6 +126,9 @@ func (o *Overlay) keep(ctx context.Context, n *network) error {
 		err := o.renew(ctx, n, claimed)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if err == nil || o.address(n) == addr {
+			o.mark(n, err)
 		}
 		if err == nil {
 			if reported != "" {
@@ -253,8 +248,10 @@ func (o *Overlay) tryRelease(ctx context.Context, n *network, lease Lease) error
 // stays known, to be asked for first the next time.
 func (o *Overlay) released(n *network) {
 	o.mu.Lock()
-	if !n.used() {
-		n.Leased, n.peers, n.mourning = false, nil, mourning{}
+	if !n.used() && n.Leased {
+		n.Leased, n.Since, n.peers, n.mourning, n.tenure = false, time.Time{}, nil, mourning{}, tenure{}
+		o.skip(n, byStore, nil)
+		o.skip(n, byPlan, nil)
 		close(n.idle)
 	}
 	o.mu.Unlock()
@@ -273,6 +270,7 @@ func (o *Overlay) refreshUnderlay() {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.under = now
 	for _, n := range o.nets {
 		if !n.used() || n.Underlay == now {
 			continue

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -51,7 +52,9 @@ type Options struct {
 	TTL      time.Duration // of a lease
 	Probe    Prober        // nil for none
 	Release  string        // of the running kernel
-	Log      *slog.Logger
+	// Passed is told how long each pass of the loop took; nil for nobody.
+	Passed func(took time.Duration)
+	Log    *slog.Logger
 }
 
 // Overlay is this host's part of every flannel network it takes part in.
@@ -68,6 +71,8 @@ type Overlay struct {
 	failed  []kernel.Failure    // of the last pass
 	peers   *kernel.State       // the backends' plans; nil when they must be made anew
 	forward bool                // the engine is up, so its FORWARD policy is decided
+	under   kernel.Underlay     // as last found
+	loop    loop
 
 	wake    chan struct{}
 	look    atomic.Bool   // the underlay may have changed
@@ -94,6 +99,7 @@ func New(opt Options) (*Overlay, error) {
 // Run follows the store and keeps the kernel as wanted until ctx ends. It
 // leaves the data path standing.
 func (o *Overlay) Run(ctx context.Context) error {
+	o.begin()
 	o.refreshUnderlay()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.reconcile(ctx) })
@@ -209,21 +215,28 @@ func (o *Overlay) pass(ctx context.Context) bool {
 	covers, want := o.wanted, o.plan()
 	o.mu.Unlock()
 
+	began := time.Now()
 	res := o.opt.Kernel.Apply(ctx, want)
+	now := time.Now()
+	if o.opt.Passed != nil {
+		o.opt.Passed(now.Sub(began))
+	}
 
 	o.mu.Lock()
 	before := o.failed
 	o.done, o.failed = covers, res.Failed
+	o.loop.note(began, now, res.Repaired)
 	close(o.passed)
 	o.passed = make(chan struct{})
 	o.mu.Unlock()
-	o.report(before, res)
+	o.tell(before, res)
 	return len(res.Failed) == 0
 }
 
-// report logs what a pass repaired, and failures that are news.
-func (o *Overlay) report(before []kernel.Failure, res kernel.Result) {
-	for kind, count := range res.Repaired {
+// tell logs what a pass repaired, and failures that are news.
+func (o *Overlay) tell(before []kernel.Failure, res kernel.Result) {
+	for _, kind := range slices.Sorted(maps.Keys(res.Repaired)) {
+		count := res.Repaired[kind]
 		o.opt.Log.Info("repaired what others changed", "kind", kind, "count", count)
 	}
 	for _, note := range res.Notes {

@@ -44,6 +44,7 @@ func (o *Overlay) planPeers() *kernel.State {
 	var all kernel.State
 	for _, n := range o.sorted() {
 		if n.Docker == nil {
+			o.skip(n, byPlan, nil)
 			continue
 		}
 		backend, err := o.backend(n.Config.Backend.Type)
@@ -51,7 +52,7 @@ func (o *Overlay) planPeers() *kernel.State {
 			continue // refused by Acquire; only a downgrade comes here, and keep reports it
 		}
 		part, junk := backend.Plan(n.self(), others(n.self(), n.peers))
-		o.reportJunk(n, junk)
+		o.skip(n, byPlan, junk)
 		all.Sysctls = append(all.Sysctls, part.Sysctls...)
 		all.Links = append(all.Links, part.Links...)
 		all.Addrs = append(all.Addrs, part.Addrs...)

@@ -24,14 +24,16 @@ type record struct {
 	Held     bool            // the engine's address manager uses the subnet
 	Docker   *Bridge         // the Docker network; nil when there is none
 	Ports    []Port
-	Faulty   platform // where transmit checksum offload was found to spoil packets
+	Since    time.Time // when the subnet was claimed first
+	Faulty   platform  // where transmit checksum offload was found to spoil packets
 }
 
 // network is a record and what is known beside it while the process runs.
 type network struct {
 	record
-	peers []Lease
-	junk  map[string]string // reasons already logged, by key
+	peers   []Lease
+	skipped skipped
+	tenure  tenure
 	// published is the BackendData that this process wrote last.
 	published []byte
 	writing   chan struct{}   // filled while the lease is claimed or given back
@@ -47,7 +49,7 @@ type network struct {
 
 func newNetwork(r record) *network {
 	n := &network{
-		record: r, junk: map[string]string{}, joining: map[string]bool{},
+		record: r, joining: map[string]bool{},
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), idle: make(chan struct{}),
 		writing: make(chan struct{}, 1), carrying: newCarrying(), mending: newMending(),
 	}

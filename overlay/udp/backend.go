@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
@@ -136,6 +137,9 @@ func (t tunnel) Follow(leases []overlay.Lease) {
 	}
 	t.Set(NewTable(t.subnet, peers))
 }
+
+// Traffic is the device's count.
+func (t tunnel) Traffic() report.Traffic { return report.Traffic(t.Counters()) }
 
 // Close also tells what was carried.
 func (t tunnel) Close() error {

@@ -1,0 +1,37 @@
+package report
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Cluster is what the store holds of one network.
+type Cluster struct {
+	Network string // empty for the default network
+	CIDR    netip.Prefix
+	Backend string
+	Leases  []ClusterLease // by subnet
+	Odd     []Odd          // by key
+}
+
+// ClusterLease is one host's subnet as the store holds it.
+type ClusterLease struct {
+	Subnet   netip.Prefix
+	PublicIP netip.Addr
+	Backend  string
+	Reserved bool          `json:",omitempty"` // no time to live
+	TTL      time.Duration `json:",omitempty"` // that etcd granted; zero where unknown
+	Left     time.Duration `json:",omitempty"` // until it ends without renewal
+	Here     bool          `json:",omitempty"` // this host's
+	Odd      []string      `json:",omitempty"` // what is strange about it
+}
+
+// Odd is a key that is no usable lease.
+type Odd struct{ Key, Reason string }
+
+// Left is what flannel leave did.
+type Left struct {
+	Network  string
+	Given    []netip.Prefix // given back
+	Reserved []netip.Prefix // without a time to live: they stay
+}
