@@ -17,11 +17,11 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // free to look further.
 var rooms = map[string][]string{
 	".":                  {"plugin"},
-	"plugin":             {"driver", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
+	"plugin":             {"driver", "internal/report", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
 	"overlay":            {"overlay/kernel", "overlay/probe", "internal/report", "internal/statefile"},
-	"overlay/etcd":       {"overlay"},
+	"overlay/etcd":       {"overlay", "internal/report"},
 	"overlay/embedded":   {},
 	"overlay/hostgw":     {"overlay", "overlay/kernel"},
 	"overlay/probe":      {},
@@ -44,6 +44,7 @@ var walls = map[string][]string{
 	"github.com/vishvananda/":    {"overlay/kernel", "internal/netlab"},
 	"github.com/google/nftables": {"overlay/kernel"},
 	"go.etcd.io/":                {"overlay/etcd", "overlay/embedded"},
+	"github.com/prometheus/":     {"plugin"},
 	"github.com/docker/":         {"plugin", "driver", "ipam", "internal/netlab"},
 }
 

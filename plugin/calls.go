@@ -129,6 +129,9 @@ func misread(err error) error {
 
 // refuse answers with an error. The middle of a very long one is left out.
 func refuse(w http.ResponseWriter, status int, err error) {
+	if m, ok := w.(*meter); ok {
+		m.refused = true
+	}
 	text := err.Error()
 	if len(text) > maxError {
 		text = strings.ToValidUTF8(text[:maxError/2], "") + " ... " + strings.ToValidUTF8(text[len(text)-maxError/2:], "")

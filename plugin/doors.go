@@ -79,6 +79,36 @@ func (d *doors) serve(ctx context.Context, h http.Handler) error {
 	return g.Wait()
 }
 
+// check asks at every socket what the engine asks first.
+func (d *doors) check(ctx context.Context) error {
+	var errs []error
+	for _, path := range d.paths() {
+		if err := knock(ctx, path); err != nil {
+			errs = append(errs, fmt.Errorf("socket %s does not answer: %w", path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func knock(ctx context.Context, path string) error {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://plugin/Plugin.Activate", nil)
+	if err != nil {
+		return err
+	}
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %s", res.Status)
+	}
+	return nil
+}
+
 func (d *doors) paths() []string {
 	out := make([]string, 0, len(d.listeners))
 	for _, l := range d.listeners {

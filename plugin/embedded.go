@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/embedded"
 )
@@ -64,6 +65,13 @@ func (k *keeper) set(why error) {
 	k.changed = make(chan struct{})
 }
 
+// down is why the embedded etcd does not serve, nil while it does.
+func (k *keeper) down() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.why
+}
+
 // wait returns once the embedded etcd serves, or with the reason why not.
 func (k *keeper) wait(ctx context.Context) error {
 	for {
@@ -84,7 +92,7 @@ func (k *keeper) wait(ctx context.Context) error {
 // gated is a Store behind the embedded etcd: no call goes out while another
 // process may be listening in its place.
 type gated struct {
-	store overlay.Store
+	store registry
 	gate  *keeper
 }
 
@@ -114,6 +122,27 @@ func (g gated) Release(ctx context.Context, network string, lease overlay.Lease)
 		return err
 	}
 	return g.store.Release(ctx, network, lease)
+}
+
+func (g gated) Networks(ctx context.Context) ([]report.Cluster, error) {
+	if err := g.gate.wait(ctx); err != nil {
+		return nil, err
+	}
+	return g.store.Networks(ctx)
+}
+
+func (g gated) Leases(ctx context.Context, network string) (report.Cluster, error) {
+	if err := g.gate.wait(ctx); err != nil {
+		return report.Cluster{}, err
+	}
+	return g.store.Leases(ctx, network)
+}
+
+func (g gated) Remove(ctx context.Context, network string) error {
+	if err := g.gate.wait(ctx); err != nil {
+		return err
+	}
+	return g.store.Remove(ctx, network)
 }
 
 func (g gated) Moved() { g.store.Moved() }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/docker-flannel/docker-flannel/driver"
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/ipam"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/embedded"
@@ -76,18 +77,26 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 	defer doors.close()
 	settings, err := ReadSettings(os.LookupEnv)
 	if err != nil {
-		return serveBroken(ctx, doors, log, err)
+		return serveBroken(ctx, doors, settings, log, err)
 	}
 	level.Set(settings.LogLevel)
 	p, err := build(paths, settings, log)
 	if err != nil {
-		return serveBroken(ctx, doors, log, err)
+		return serveBroken(ctx, doors, settings, log, err)
 	}
 	defer p.close()
+	watch := p.monitor(settings, doors, log)
+	status := func() report.Status { return p.status(watch) }
+	watch.status = status
+	p.metrics.status = status
+	op := &operator{status: status, store: p.store, overlay: p.overlay, log: log}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return doors.serve(ctx, routes(p.driver, p.ipam, log)) })
+	g.Go(func() error {
+		return doors.serve(ctx, op.beside(measured(routes(p.driver, p.ipam, log), p.metrics.called)))
+	})
 	g.Go(func() error { return p.overlay.Run(ctx) })
 	g.Go(func() error { return p.sweeper.run(ctx) })
+	g.Go(func() error { return watch.run(ctx) })
 	if p.embedded != nil {
 		g.Go(func() error { return p.embedded.run(ctx) })
 	}
@@ -99,10 +108,21 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 }
 
 // serveBroken answers every call with why.
-func serveBroken(ctx context.Context, doors *doors, log *slog.Logger, why error) error {
+func serveBroken(ctx context.Context, doors *doors, s Settings, log *slog.Logger, why error) error {
 	log.Error("the plugin cannot work until this is mended", "error", why)
+	status := brokenStatus(why)
 	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
-	return doors.serve(ctx, broken(why))
+	m := newMetrics()
+	m.status = func() report.Status { return status }
+	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, alive: doors.check, log: log}
+	op := &operator{status: m.status, why: why, log: log}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return doors.serve(ctx, op.beside(broken(why))) })
+	g.Go(func() error { return watch.run(ctx) })
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
 // parts are the rooms, wired together.
@@ -112,12 +132,15 @@ type parts struct {
 	ipam     *ipam.Clerk
 	sweeper  *sweeper
 	embedded *keeper // nil with an etcd of one's own
+	store    registry
+	link     *link
+	metrics  *metrics
 	close    func()
 }
 
 // build makes the rooms; it starts nothing.
 func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
-	p := &parts{}
+	p := &parts{metrics: newMetrics()}
 	endpoints := s.Endpoints
 	if len(endpoints) == 0 {
 		opt := embedded.Options{Dir: paths.State + "/etcd", Listen: s.Listen, Log: log}
@@ -144,14 +167,17 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 			log.Warn("close", "error", err)
 		}
 	}
-	var store overlay.Store = etcd.New(client, s.Prefix, etcd.WithLogger(log))
+	p.link = newLink(endpoints, p.embedded)
+	p.store = etcd.New(client, s.Prefix, etcd.WithLogger(log), etcd.WithHealth(p.link.saw))
 	if p.embedded != nil {
-		store = gated{store, p.embedded}
+		p.store = gated{p.store, p.embedded}
 	}
+	p.store = watched{p.store, p.link, p.metrics.asked}
+	p.metrics.traffic = kern.Traffic
 	p.overlay, err = overlay.New(overlay.Options{
-		Dir: paths.State, Store: store, Kernel: kern, Backends: backends,
+		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
-		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Log: log,
+		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Passed: p.metrics.passed, Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)

@@ -34,6 +34,7 @@ type Settings struct {
 	MTU        int // bytes; 0 for the largest possible
 	LeaseTTL   time.Duration
 	LogLevel   slog.Level
+	Metrics    string // host:port of /metrics; empty for none
 	configText [3]string
 }
 
@@ -69,6 +70,7 @@ var AllSettings = []Setting{
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
 	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
+	{"METRICS_LISTEN", "", "address and port that serve /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
 }
 
 // ReadSettings reads the settings from an environment; an empty one has its
@@ -256,6 +258,18 @@ func readLeaseTTL(s *Settings, value string) error {
 		return fmt.Errorf("give whole seconds, minutes or hours of at least %s, such as 24h", minLeaseTTL)
 	}
 	s.LeaseTTL = ttl
+	return nil
+}
+
+func readMetrics(s *Settings, value string) error {
+	if value == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(value)
+	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 1 || n > 65535 {
+		return errors.New("give an address of this host and a port, such as 127.0.0.1:9470 or :9470")
+	}
+	s.Metrics = value
 	return nil
 }
 

@@ -68,6 +68,8 @@ func TestGoodSettings(t *testing.T) {
 
 func TestWrongSettings(t *testing.T) {
 	for _, c := range []struct{ name, value, accepted string }{
+		{"METRICS_LISTEN", "9470", "127.0.0.1:9470"},
+		{"METRICS_LISTEN", ":0", "127.0.0.1:9470"},
 		{"ETCD_ENDPOINTS", "10.0.0.1:2379", "http://10.0.0.1:2379"},
 		{"ETCD_ENDPOINTS", "http://10.0.0.1", "a port"},
 		{"ETCD_LISTEN", "http://host:2379", "an address"},

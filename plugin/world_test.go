@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/docker-flannel/docker-flannel/driver"
 	"github.com/docker-flannel/docker-flannel/internal/logbuf"
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/ipam"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -27,6 +29,7 @@ import (
 type shelf struct {
 	mu    sync.Mutex
 	lease *overlay.Lease
+	down  error // what an operator's calls answer
 }
 
 func (*shelf) Config(context.Context, string, []byte) (overlay.Config, error) {
@@ -58,6 +61,34 @@ func (s *shelf) Release(context.Context, string, overlay.Lease) error {
 func (*shelf) Watch(ctx context.Context, _ string, _ func(overlay.Snapshot)) error {
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (s *shelf) Networks(ctx context.Context) ([]report.Cluster, error) {
+	c, err := s.Leases(ctx, "")
+	return []report.Cluster{c, {Network: "blue", CIDR: netip.MustParsePrefix("10.9.0.0/16"), Backend: "host-gw"}}, err
+}
+
+func (s *shelf) Leases(_ context.Context, network string) (report.Cluster, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return report.Cluster{}, s.down
+	}
+	if network != "" {
+		return report.Cluster{}, overlay.ErrNoConfig
+	}
+	c := report.Cluster{CIDR: netip.MustParsePrefix("10.5.0.0/16"), Backend: "vxlan", Odd: []report.Odd{{Key: "/subnets/junk", Reason: "not a lease"}}}
+	if s.lease != nil {
+		c.Leases = append(c.Leases, report.ClusterLease{Subnet: s.lease.Subnet, PublicIP: s.lease.PublicIP, Backend: "vxlan", TTL: time.Hour, Left: time.Minute})
+	}
+	return c, nil
+}
+
+func (s *shelf) Remove(_ context.Context, network string) error {
+	if network == "" {
+		return errors.New("leases stand in it: host 192.0.2.1")
+	}
+	return overlay.ErrNoConfig
 }
 
 func (s *shelf) text() string {

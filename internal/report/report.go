@@ -147,3 +147,14 @@ type Traffic struct {
 	ReceivedPackets, ReceivedBytes uint64
 	Drops                          map[string]uint64 // by reason
 }
+
+// Title names a network for people.
+func Title(name string) string {
+	if name == "" {
+		return "the default network"
+	}
+	return "network " + name
+}
+
+// Title names the network for people.
+func (n Network) Title() string { return Title(n.Name) }

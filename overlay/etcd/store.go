@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -34,6 +35,7 @@ type Store struct {
 	prefix      string
 	callTimeout time.Duration
 	log         *slog.Logger
+	health      func(error)
 }
 
 var _ overlay.Store = (*Store)(nil)
@@ -53,6 +55,12 @@ func WithLogger(log *slog.Logger) Option {
 	return func(s *Store) { s.log = log }
 }
 
+// WithHealth has Watch tell how it stands: with an error when it has lost etcd,
+// with nil at its beginning, after every change and when it has etcd again.
+func WithHealth(tell func(error)) Option {
+	return func(s *Store) { s.health = tell }
+}
+
 // New returns a store of the networks below prefix (see DefaultPrefix).
 func New(client *clientv3.Client, prefix string, opts ...Option) *Store {
 	s := &Store{
@@ -60,6 +68,7 @@ func New(client *clientv3.Client, prefix string, opts ...Option) *Store {
 		prefix:      prefix,
 		callTimeout: callTimeout(client),
 		log:         slog.New(slog.DiscardHandler),
+		health:      func(error) {},
 	}
 	for _, opt := range opts {
 		opt(s)
@@ -114,6 +123,14 @@ func (s *Store) configText(ctx context.Context, k keys, initial []byte) ([]byte,
 		return initial, nil
 	}
 	return made.Responses[0].GetResponseRange().Kvs[0].Value, nil
+}
+
+// Unreachable tells whether an error of a Store means that etcd did not answer.
+func Unreachable(err error) bool {
+	if said := (rpctypes.EtcdError{}); errors.As(err, &said) && said.Code() == codes.Unavailable {
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.Unavailable
 }
 
 // call bounds one call to etcd.

@@ -44,6 +44,8 @@ func suite(t *testing.T, endpoint string) {
 		"WatchReconnect":    testWatchReconnect,
 		"WatchCompacted":    testWatchCompacted,
 		"WatchLarge":        testWatchLarge,
+		"Census":            testCensus,
+		"Remove":            testRemove,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, endpoint)) })
 	}

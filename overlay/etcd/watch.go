@@ -36,6 +36,7 @@ func (s *Store) Watch(ctx context.Context, network string, emit func(overlay.Sna
 				broken = false
 				log.Info("watching etcd again", "revision", snap.Revision)
 			}
+			s.health(nil)
 			emit(snap)
 		})
 		if ctx.Err() != nil {
@@ -44,9 +45,11 @@ func (s *Store) Watch(ctx context.Context, network string, emit func(overlay.Sna
 		if time.Since(start) > maxBackoff {
 			retry.next = minBackoff
 		}
+		err = s.wrap(err, "watch %s", k)
+		s.health(err)
 		if !broken {
 			broken = true
-			log.Warn("lost the watch on etcd, reading everything again", "error", s.wrap(err, "watch %s", k))
+			log.Warn("lost the watch on etcd, reading everything again", "error", err)
 		}
 		if err := retry.wait(ctx); err != nil {
 			return err

@@ -29,7 +29,8 @@ func TestWatchReplaced(t *testing.T) {
 
 	p := newProxy(t, first.endpoint)
 	var log logbuf.Buffer
-	s := New(dial(t, p.endpoint()), first.prefix, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	health := make(chan error, 100)
+	s := New(dial(t, p.endpoint()), first.prefix, WithLogger(slog.New(slog.NewTextHandler(&log, nil))), WithHealth(func(err error) { health <- err }))
 	seen := watch(t, s, "")
 	was := seen.await(t, "the first", func(s overlay.Snapshot) bool { return leases(s) == "10.5.1.0/24 192.168.0.1\n" })
 	p.cut()
@@ -40,6 +41,15 @@ func TestWatchReplaced(t *testing.T) {
 	}
 	second.put(t, "/subnets/10.5.3.0-24", valueOf(3))
 	seen.await(t, "a change", func(s overlay.Snapshot) bool { return len(s.Leases) == 2 })
+	if began := <-health; began != nil {
+		t.Errorf("it began with %v", began)
+	}
+	if lost := <-health; lost == nil || !strings.Contains(lost.Error(), p.endpoint()) {
+		t.Errorf("it lost etcd, and told %v", lost)
+	}
+	for again := <-health; again != nil; again = <-health {
+		t.Log(again)
+	}
 	text := log.String()
 	if strings.Count(text, "level=WARN") != 1 || strings.Count(text, "watching etcd again") != 1 || !strings.Contains(text, p.endpoint()) {
 		t.Errorf("log:\n%s", text)

@@ -1,0 +1,250 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/internal/report"
+	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/etcd"
+)
+
+// operatorPath begins every path of the operator's calls, on the same sockets as
+// the engine's.
+const operatorPath = "/flannel/v1/"
+
+// leaver is what the operator asks of the overlay.
+type leaver interface {
+	// Leave gives back at once what this host holds of a network; refused
+	// while it is in use.
+	Leave(ctx context.Context, network string, cfg overlay.Config, subnets []netip.Prefix) error
+}
+
+// operator answers the operator's tool.
+type operator struct {
+	status  func() report.Status
+	store   registry // nil where the plugin cannot work
+	overlay leaver
+	why     error // why the plugin cannot work
+	log     *slog.Logger
+}
+
+// refusal is an error with an HTTP status.
+type refusal struct {
+	status int
+	error
+}
+
+// Unwrap gives the cause.
+func (r refusal) Unwrap() error { return r.error }
+
+// beside lets the operator's calls past the engine's.
+func (o *operator) beside(engine http.Handler) http.Handler {
+	own := guard(o.log, o)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, operatorPath) {
+			own.ServeHTTP(w, r)
+			return
+		}
+		engine.ServeHTTP(w, r)
+	})
+}
+
+// ServeHTTP answers an operator's call.
+func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	calls := map[string]func(ctx context.Context, w http.ResponseWriter, r *http.Request) (any, error){
+		"GET status": func(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) {
+			return o.look(ctx), nil
+		},
+		"GET leases":      o.leases,
+		"GET networks":    o.networks,
+		"DELETE networks": o.remove,
+		"POST leave":      o.leave,
+	}
+	path := strings.TrimPrefix(r.URL.Path, operatorPath)
+	call := calls[r.Method+" "+path]
+	if call == nil {
+		refuse(w, http.StatusNotFound, fmt.Errorf("%.20q %.80q is not a call of this plugin; the tool and the plugin may be of different versions", r.Method, r.URL.Path))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), deadline)
+	defer cancel()
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deadline)) // in tests there may be no connection
+	if o.why != nil && path != "status" {
+		refuse(w, http.StatusServiceUnavailable, o.why)
+		return
+	}
+	res, err := call(ctx, w, r)
+	if err != nil {
+		status := http.StatusBadGateway // etcd's
+		if known := (refusal{}); errors.As(err, &known) {
+			status = known.status
+		}
+		refuse(w, status, err)
+		return
+	}
+	answer(w, http.StatusOK, res)
+}
+
+// lookTime is how long a status may wait for etcd where it is not known to
+// answer.
+const lookTime = time.Second
+
+// look is the status; where etcd was not asked yet, or did not answer, it is
+// asked now.
+func (o *operator) look(ctx context.Context) report.Status {
+	if s := o.status(); o.store == nil || s.Store.Connected {
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	_, _ = o.store.Networks(ctx) // what became of it is in the status
+	return o.status()
+}
+
+func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) {
+	all, err := o.store.Networks(ctx)
+	o.mark(all)
+	return append([]report.Cluster{}, all...), err
+}
+
+// leases lists those of the network in the query, or of all.
+func (o *operator) leases(ctx context.Context, _ http.ResponseWriter, r *http.Request) (any, error) {
+	names := r.URL.Query()["network"]
+	if len(names) == 0 {
+		all, err := o.store.Networks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range all {
+			names = append(names, c.Network)
+		}
+	}
+	all := make([]report.Cluster, 0, len(names))
+	for _, name := range names {
+		c, err := o.store.Leases(ctx, name)
+		if err != nil {
+			return nil, unknown(name, err)
+		}
+		all = append(all, c)
+	}
+	o.mark(all)
+	return all, nil
+}
+
+// mark says which leases are this host's.
+func (o *operator) mark(all []report.Cluster) {
+	here := o.status().PublicIP
+	for _, c := range all {
+		for i := range c.Leases {
+			c.Leases[i].Here = c.Leases[i].PublicIP == here
+		}
+	}
+}
+
+func unknown(name string, err error) error {
+	if errors.Is(err, overlay.ErrNoConfig) {
+		return refusal{http.StatusNotFound, fmt.Errorf("%s does not exist; flannel network ls lists those that do", report.Title(name))}
+	}
+	return err
+}
+
+func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Request) (any, error) {
+	if !r.URL.Query().Has("network") {
+		return nil, refusal{http.StatusBadRequest, errors.New("no network is named: say which in the query, as ?network=NAME")}
+	}
+	name := r.URL.Query().Get("network")
+	c, err := o.store.Leases(ctx, name)
+	if err != nil {
+		return nil, unknown(name, err)
+	}
+	if err := o.store.Remove(ctx, name); err != nil {
+		if len(c.Leases)+len(c.Odd) > 0 {
+			err = refusal{http.StatusConflict, err}
+		}
+		return nil, unknown(name, err)
+	}
+	o.log.Info("network removed by the operator", "network", report.Title(name), "cidr", c.CIDR)
+	return none{}, nil
+}
+
+// leaveRequest is the body of a call to leave.
+type leaveRequest struct {
+	Network *string // nil for every network that this host has a lease in
+}
+
+func (o *operator) leave(ctx context.Context, w http.ResponseWriter, r *http.Request) (any, error) {
+	var req leaveRequest
+	if err := decode(w, r, &req); err != nil {
+		return nil, refusal{http.StatusBadRequest, err}
+	}
+	if !o.status().PublicIP.IsValid() {
+		return nil, refusal{http.StatusServiceUnavailable, errors.New("this host's interface is not found yet, by whose address its leases are known: see the settings IFACE and PUBLIC_IP, and try again")}
+	}
+	var all []report.Cluster
+	if req.Network != nil {
+		c, err := o.store.Leases(ctx, *req.Network)
+		if err != nil {
+			return nil, unknown(*req.Network, err)
+		}
+		all = []report.Cluster{c}
+	} else {
+		var err error
+		if all, err = o.store.Networks(ctx); err != nil {
+			return nil, err
+		}
+	}
+	o.mark(all)
+	left := []report.Left{}
+	var errs []error
+	for _, c := range all {
+		l, err := o.leaveOne(ctx, c)
+		if err != nil {
+			errs = append(errs, err)
+		} else if req.Network != nil || len(l.Given)+len(l.Reserved) > 0 {
+			left = append(left, l)
+		}
+	}
+	if len(errs) > 0 && len(left) > 0 {
+		errs = append(errs, fmt.Errorf("given back were those of %d other networks", len(left)))
+	}
+	return left, errors.Join(errs...)
+}
+
+// leaveOne gives back this host's leases of one network.
+func (o *operator) leaveOne(ctx context.Context, c report.Cluster) (report.Left, error) {
+	left := report.Left{Network: c.Network}
+	for _, l := range c.Leases {
+		switch {
+		case l.Here && l.Reserved:
+			left.Reserved = append(left.Reserved, l.Subnet)
+		case l.Here:
+			left.Given = append(left.Given, l.Subnet)
+		}
+	}
+	known := slices.ContainsFunc(o.status().Networks, func(n report.Network) bool { return n.Name == c.Network })
+	if len(left.Given)+len(left.Reserved) == 0 && !known {
+		return left, nil
+	}
+	cfg, err := o.store.Config(ctx, c.Network, nil)
+	if err != nil {
+		return left, err
+	}
+	if err := o.overlay.Leave(ctx, c.Network, cfg, left.Given); err != nil {
+		if !etcd.Unreachable(err) {
+			err = refusal{http.StatusConflict, err}
+		}
+		return left, err
+	}
+	if len(left.Given) > 0 {
+		o.log.Info("leases given back by the operator", "network", report.Title(c.Network), "subnets", left.Given)
+	}
+	return left, nil
+}
