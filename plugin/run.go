@@ -187,7 +187,9 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		return nil, err
 	}
 	p.driver = driver.New(p.overlay, p.ipam)
-	p.audit = func(ctx context.Context) ([]report.Difference, error) { return audit(ctx, p.overlay.Wanted, kern.Audit) }
+	p.audit = func(ctx context.Context) ([]report.Difference, error) {
+		return audit(ctx, p.overlay.Wanted, kern.Audit)
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		log.Warn("read this process' mounts", "error", err)
