@@ -7,9 +7,10 @@ LINT_AT := v2.15.0
 ROOTFS  := build/plugin/rootfs
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 FUZZ    ?= 50000
+CLI_PLUGINS ?= /usr/local/lib/docker/cli-plugins
 SOAK    ?= 10m
 
-.PHONY: all plugin push lab unit lint fuzz test demo bench latency soak clean
+.PHONY: all plugin push install-cli lab unit lint fuzz test demo bench latency soak clean
 all: plugin
 
 # plugin leaves build/plugin ready for: docker plugin create docker-flannel build/plugin
@@ -29,6 +30,12 @@ build/plugin/config.json: config.json
 push: plugin
 	$(DOCKER) plugin create $(PLUGIN) build/plugin
 	$(DOCKER) plugin push $(PLUGIN); status=$$?; $(DOCKER) plugin rm $(PLUGIN) && exit $$status
+
+# install-cli makes the same binary the command docker flannel, for all users of
+# this host.
+install-cli: $(ROOTFS)/flannel
+	install -D -m 755 $< $(DESTDIR)$(CLI_PLUGINS)/docker-flannel
+	@echo "installed $(DESTDIR)$(CLI_PLUGINS)/docker-flannel; try: docker flannel status"
 
 # unit runs without root.
 unit:

@@ -16,7 +16,7 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // rooms may import, of this project, only what stands behind them. Tests are
 // free to look further.
 var rooms = map[string][]string{
-	".":                  {"plugin"},
+	".":                  {"internal/tool", "plugin"},
 	"plugin":             {"driver", "internal/report", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/report":    {},
+	"internal/tool":      {"internal/report"},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
 	"internal/netlab":    {},
@@ -45,6 +46,7 @@ var walls = map[string][]string{
 	"github.com/google/nftables": {"overlay/kernel"},
 	"go.etcd.io/":                {"overlay/etcd", "overlay/embedded"},
 	"github.com/prometheus/":     {"plugin"},
+	"github.com/spf13/":          {"internal/tool"},
 	"github.com/docker/":         {"plugin", "driver", "ipam", "internal/netlab"},
 }
 

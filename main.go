@@ -1,33 +1,56 @@
-// Command flannel is the plugin's process: docker-flannel gives plain Docker
-// engines flannel's network.
+// Command flannel is the plugin's process and the operator's tool: docker-flannel
+// gives plain Docker engines flannel's network.
 package main
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-flannel/docker-flannel/internal/tool"
 	"github.com/docker-flannel/docker-flannel/plugin"
 )
 
 func main() {
-	if len(os.Args) > 1 {
-		fmt.Fprintf(os.Stderr, "flannel: unknown argument %q; the engine starts the plugin without arguments\n", os.Args[1])
-		os.Exit(2)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx)
+	stop()
+	os.Exit(code)
+}
+
+// run is the plugin where the engine starts it, and the tool everywhere else.
+func run(ctx context.Context) int {
+	if len(os.Args) == 1 && inPlugin() {
+		return serve(ctx)
 	}
-	log, level := plugin.NewLog(os.Stdout, os.Stderr)
-	if err := serve(log, level); err != nil {
-		log.Error("stopped", "error", err)
-		os.Exit(1)
-	}
+	return tool.Run(ctx, tool.Options{
+		Args: os.Args, Out: os.Stdout, Err: os.Stderr, Colours: colours(os.Stdout), Build: plugin.About(), Now: time.Now,
+	})
+}
+
+// inPlugin tells whether the engine has started this process in the plugin's own
+// root folder, where config.json's mounts are.
+func inPlugin() bool {
+	at, err := os.Stat(plugin.DefaultPaths.SysNet)
+	return err == nil && at.IsDir()
 }
 
 // serve runs the plugin until the engine stops it.
-func serve(log *slog.Logger, level *slog.LevelVar) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	return plugin.Run(ctx, plugin.DefaultPaths, log, level)
+func serve(ctx context.Context) int {
+	log, level := plugin.NewLog(os.Stdout, os.Stderr)
+	if err := plugin.Run(ctx, plugin.DefaultPaths, log, level); err != nil {
+		log.Error("stopped", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// colours tells whether a file is a terminal whose user wants them.
+func colours(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

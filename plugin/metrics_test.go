@@ -60,7 +60,7 @@ func eventfulMetrics() *metrics {
 func scrape(t *testing.T, m *metrics) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	(&monitor{metrics: m}).handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	(&monitor{metrics: m}).handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusOK {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}

@@ -25,6 +25,7 @@ func TestForgotten(t *testing.T) {
 	}
 	s := &scene{hosts: cluster.hosts, etcd: etcd}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
+	expectErrors(t, s.hosts, sweeps)
 	t.Run("hosts", func(t *testing.T) {
 		for _, h := range s.hosts {
 			t.Run(h.Name(), func(t *testing.T) {
@@ -120,13 +121,15 @@ func unheard(t *testing.T, h *netlab.Host, args ...string) {
 	docker(t, h, "plugin", "enable", pluginName)
 }
 
-// logged checks that a log has a line for every regular expression.
+// logged awaits a line in the log for every regular expression.
 func logged(t *testing.T, h *netlab.Host, from int, patterns ...string) {
 	t.Helper()
-	text := engineLog(t, h)[from:]
 	for _, p := range patterns {
-		if !regexp.MustCompile(p).MatchString(text) {
-			t.Errorf("the log lacks %q:\n%s", p, text)
-		}
+		wait(t, "a line in the log of "+h.Name(), func() error {
+			if text := engineLog(t, h)[from:]; !regexp.MustCompile(p).MatchString(text) {
+				return fmt.Errorf("it lacks %q:\n%s", p, text)
+			}
+			return nil
+		})
 	}
 }

@@ -49,6 +49,7 @@ func TestLeaks(t *testing.T) {
 		}
 	}
 	s := setScene(t)
+	expectErrors(t, s.hosts, sweeps)
 	t.Run("kills", func(t *testing.T) {
 		for _, h := range s.hosts {
 			t.Run(h.Name(), func(t *testing.T) {
@@ -118,6 +119,7 @@ func TestNetworkLeaks(t *testing.T) {
 	}
 	s := &scene{hosts: cluster.hosts, etcd: etcd}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
+	expectErrors(t, s.hosts, sweeps)
 	t.Run("kills", func(t *testing.T) {
 		for _, h := range s.hosts {
 			t.Run(h.Name(), func(t *testing.T) {

@@ -117,7 +117,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	t.Logf("repeat with: make soak %s=%s %s=%d", soakEnv, length, seedEnv, seed)
-	expectErrors(t, cluster.hosts, etcdAway, repairs)
+	expectErrors(t, cluster.hosts, etcdAway, repairs, sweeps)
 	s := setScene(t)
 	chance := rand.New(rand.NewPCG(seed, 0))
 	all, calmest := mischiefs(), map[string]usage{}

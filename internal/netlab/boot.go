@@ -92,7 +92,7 @@ func (h *Host) powerOff() error {
 }
 
 func (h *Host) boot(ctx context.Context) error {
-	root := filepath.Join(h.lab.cache, "engines", h.spec.Engine)
+	root := h.lab.EngineRoot(h.spec.Engine)
 	if _, err := os.Stat(root); err != nil {
 		return fmt.Errorf("engine %s: run scripts/lab-setup first: %w", h.spec.Engine, err)
 	}

@@ -212,3 +212,6 @@ func (n *narrator) timed(format string, args ...any) func() {
 		_, _ = fmt.Fprintf(n.to, "%s (%d ms)\n", fmt.Sprintf(format, args...), time.Since(start).Milliseconds())
 	}
 }
+
+// EngineRoot is the root folder that hosts with this engine are overlays of.
+func (l *Lab) EngineRoot(version string) string { return filepath.Join(l.cache, "engines", version) }
