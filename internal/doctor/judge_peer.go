@@ -56,7 +56,7 @@ func (w *World) judgeGone(p Peer) Verdict {
 	case l.Stale():
 		v.Found += fmt.Sprintf(", and has not renewed its lease for %s", l.Idle().Round(time.Second))
 		v.Why = "the host is down; if it is gone for good, end its lease"
-		v.Mend = forget(p.Network, p.Subnet)
+		v.Mend = w.forget(p.Network, p.Subnet)
 	default:
 		v.Found += fmt.Sprintf(", yet renewed its lease %s ago", l.Idle().Round(time.Second))
 		v.Why = "it lives: its PublicIP is wrong, or there is no way to it; run flannel doctor there"

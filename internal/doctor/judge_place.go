@@ -127,7 +127,7 @@ func (w *World) judgeTwins(c report.Cluster, a, b report.ClusterLease) Verdict {
 	switch {
 	case b.Stale():
 		v.Found += ", which nobody renews"
-		v.Mend, v.On = forget(c.Network, b.Subnet), ""
+		v.Mend, v.On = w.forget(c.Network, b.Subnet), ""
 	case ours && !here:
 		v.On = "" // the address is another host's
 	}
@@ -135,8 +135,8 @@ func (w *World) judgeTwins(c report.Cluster, a, b report.ClusterLease) Verdict {
 }
 
 // forget is the command that deletes the lease of a host that is gone.
-func forget(network string, subnet netip.Prefix) string {
-	command := "flannel doctor forget " + subnet.String()
+func (w *World) forget(network string, subnet netip.Prefix) string {
+	command := w.Tool + " doctor forget " + subnet.String()
 	if network != "" {
 		command += " --network " + network
 	}

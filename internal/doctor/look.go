@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -40,6 +39,7 @@ type Options struct {
 	Plugin string // socket
 	Engine string // socket
 	Open   Opener
+	Tool   string // how this program is called
 }
 
 const (
@@ -51,6 +51,9 @@ const (
 func (o Options) defaults() Options {
 	if o.Plugin == "" {
 		o.Plugin = pluginSocket
+	}
+	if o.Tool == "" {
+		o.Tool = "flannel"
 	}
 	if o.Engine == "" {
 		o.Engine = engineSocket
@@ -71,7 +74,8 @@ type visit struct {
 func Look(ctx context.Context, o Options) *World { return look(ctx, o).world }
 
 func look(ctx context.Context, o Options) *visit {
-	v := &visit{Options: o.defaults(), world: &World{}}
+	o = o.defaults()
+	v := &visit{Options: o, world: &World{Tool: o.Tool}}
 	v.askEngine(ctx)
 	v.askPlugin(ctx)
 	var g errgroup.Group
@@ -235,6 +239,3 @@ func (w *World) local(n report.Network) netip.Addr {
 	}
 	return netip.Addr{}
 }
-
-// lookTime bounds a look as a whole.
-const lookTime = 2 * time.Minute

@@ -13,6 +13,7 @@ import (
 // World is everything that the checks look at, read once. An error beside a
 // value tells why it is not known.
 type World struct {
+	Tool   string // how this program is called
 	Plugin Plugin
 	// Host is this host's part of the networks: from the plugin, or, while it
 	// does not answer, from its state files.
