@@ -60,7 +60,10 @@ func judgeReversePath(w *World) Verdict {
 		}
 	}
 	silent, asked := w.silent()
+	_, known := w.Kernel.Sysctls["ipv4/conf/all/rp_filter"]
 	switch {
+	case !known:
+		return unknown("net.ipv4.conf.all.rp_filter cannot be read")
 	case strict == "":
 		return ok("not strict")
 	case silent == 0 || asked == 0:

@@ -150,4 +150,4 @@ func judgeChecksums(w *World) []Verdict {
 	})
 }
 
-func rtt(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }
+func rtt(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)) }

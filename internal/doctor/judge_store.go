@@ -24,7 +24,7 @@ func judgeEtcd(w *World) []Verdict {
 	}
 	var out []Verdict
 	for _, e := range w.Endpoint {
-		v := Verdict{Subject: e.URL, State: OK, Found: fmt.Sprintf("answers in %s, version %s", e.Took.Round(100*time.Microsecond), orUnknown(e.Version))}
+		v := Verdict{Subject: e.URL, State: OK, Found: fmt.Sprintf("answers in %s, version %s", rtt(e.Took), orUnknown(e.Version))}
 		switch {
 		case e.Error != "" && w.Plugin.Embedded && !w.Plugin.Answers():
 			v = Verdict{Subject: e.URL, State: Fail, Found: "runs in the plugin, which does not", Why: storeWhy, Mend: judgePlugin(w).Mend}

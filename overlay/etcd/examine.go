@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -34,6 +35,10 @@ func Examine(ctx context.Context, o Options, prefix string) []report.Endpoint {
 // version, whose answer is dated.
 func examine(ctx context.Context, o Options, prefix string) report.Endpoint {
 	e := report.Endpoint{URL: bare(o.Endpoints[0])}
+	if err := connects(ctx, e.URL, orDefault(o.DialTimeout, defaultDialTimeout)); err != nil {
+		e.Error = err.Error()
+		return e
+	}
 	client, err := Dial(o)
 	if err != nil {
 		e.Error = err.Error()
@@ -49,6 +54,20 @@ func examine(ctx context.Context, o Options, prefix string) report.Endpoint {
 	}
 	dated(ctx, o, &e)
 	return e
+}
+
+// connects tells what the network says of a connection, which gRPC keeps to
+// itself.
+func connects(ctx context.Context, endpoint string, patience time.Duration) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Port() == "" || !strings.HasPrefix(u.Scheme, "http") {
+		return nil //nolint:nilerr // Dial says it
+	}
+	c, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // reads times the second of two reads: the first also connects.
