@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,11 +107,21 @@ func (v *visit) secrets() func(string) string {
 	env := v.engine.env()
 	for _, name := range secret {
 		if env[name] != "" {
-			pairs = append(pairs, env[name], hidden)
+			for _, spelling := range spellings(env[name]) {
+				pairs = append(pairs, spelling, hidden)
+			}
 		}
 	}
 	known := strings.NewReplacer(pairs...)
 	return func(text string) string { return userinfo.ReplaceAllString(known.Replace(text), "//"+hidden+"@") }
+}
+
+// spellings are a secret as such, in JSON and in a URL.
+func spellings(secret string) []string {
+	text, _ := json.Marshal(secret) // a string always can be
+	inJSON := string(text[1 : len(text)-1])
+	plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(inJSON)
+	return []string{secret, inJSON, plain, url.QueryEscape(secret), url.PathEscape(secret)}
 }
 
 // dump is the host's part in the kernel, as our own readers see it.

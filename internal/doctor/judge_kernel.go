@@ -118,7 +118,7 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 			out = append(out, Verdict{Subject: wall.Subject, State: Unknown, Found: wall.Error})
 			continue
 		}
-		clear := true
+		free := true
 		for _, o := range wall.Obstacles {
 			if o.Table == "filter" && o.Chain == "FORWARD" && failing(judgeDockerUser(w)) {
 				continue // our rules are missing there, which is another check's
@@ -130,10 +130,10 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 				}
 				v.State, v.Found = Warn, "perhaps dropped by "+o.String()
 			}
-			clear = false
+			free = false
 			out = append(out, v)
 		}
-		if clear {
+		if free {
 			out = append(out, Verdict{Subject: wall.Subject, State: OK, Found: "passes"})
 		}
 	}

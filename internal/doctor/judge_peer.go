@@ -115,22 +115,21 @@ func judgeMTU(w *World) []Verdict {
 		case p.Path >= p.Need:
 			return ok(fmt.Sprintf("%d bytes pass, %d are needed", p.Path, p.Need)), true
 		}
-		n, _ := w.networkOf(p)
 		return Verdict{
 			State: Fail, Found: fmt.Sprintf("%d bytes pass, %d are needed", p.Path, p.Need), Why: "small packets pass and large ones are lost",
-			Mend: fmt.Sprintf("ip link set %s mtu %d", n, p.Path),
+			Mend: fmt.Sprintf("ip link set %s mtu %d", w.leadsTo(p), p.Path),
 		}, true
 	})
 }
 
-// networkOf is the interface that leads to a peer.
-func (w *World) networkOf(p Peer) (string, bool) {
+// leadsTo is the interface that leads to a peer.
+func (w *World) leadsTo(p Peer) string {
 	for _, n := range w.Host.Networks {
 		if n.Name == p.Network {
-			return n.Interface, true
+			return n.Interface
 		}
 	}
-	return w.Host.Interface, false
+	return w.Host.Interface
 }
 
 func judgeChecksums(w *World) []Verdict {

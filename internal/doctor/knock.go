@@ -115,8 +115,7 @@ func echo(ctx context.Context, p *probe.Pinger, to netip.Addr) (e Echo) {
 
 // path is the MTU to a host, as far as this host's interface allows.
 func (v *visit) path(ctx context.Context, whole *probe.Pinger, p Peer) int {
-	name, _ := v.world.networkOf(p)
-	i, known := v.world.iface(name)
+	i, known := v.world.iface(v.world.leadsTo(p))
 	if !known {
 		return 0
 	}

@@ -204,7 +204,7 @@ func TestDoctor(t *testing.T) {
 	s := &scene{hosts: cluster.hosts}
 	s.furnish(t)
 	s.well(t)
-	for _, f := range s.faults(t) {
+	for _, f := range s.faults() {
 		if !t.Run(f.name, func(t *testing.T) { s.visit(t, f) }) {
 			return // the next one would meet this one's remains
 		}
@@ -212,7 +212,7 @@ func TestDoctor(t *testing.T) {
 }
 
 // faults are the stops of the tour.
-func (s *scene) faults(t *testing.T) []fault {
+func (s *scene) faults() []fault {
 	one, two, wire := s.hosts[0], s.hosts[1], cluster.lab.Wire()
 	const (
 		enabling = "docker plugin enable docker-flannel"

@@ -20,6 +20,9 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
+// lookTime bounds a connection, and the question for the version.
+const lookTime = 3 * time.Second
+
 // Examine asks every endpoint on its own, in the order given.
 func Examine(ctx context.Context, o Options, prefix string) []report.Endpoint {
 	out := make([]report.Endpoint, len(o.Endpoints))
@@ -35,7 +38,7 @@ func Examine(ctx context.Context, o Options, prefix string) []report.Endpoint {
 // version, whose answer is dated.
 func examine(ctx context.Context, o Options, prefix string) report.Endpoint {
 	e := report.Endpoint{URL: bare(o.Endpoints[0])}
-	if err := connects(ctx, e.URL, orDefault(o.DialTimeout, defaultDialTimeout)); err != nil {
+	if err := connects(ctx, e.URL); err != nil {
 		e.Error = err.Error()
 		return e
 	}
@@ -58,12 +61,12 @@ func examine(ctx context.Context, o Options, prefix string) report.Endpoint {
 
 // connects tells what the network says of a connection, which gRPC keeps to
 // itself.
-func connects(ctx context.Context, endpoint string, patience time.Duration) error {
+func connects(ctx context.Context, endpoint string) error {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Port() == "" || !strings.HasPrefix(u.Scheme, "http") {
 		return nil //nolint:nilerr // Dial says it
 	}
-	c, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", u.Host)
+	c, err := (&net.Dialer{Timeout: lookTime}).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return err
 	}
@@ -103,7 +106,7 @@ func dated(ctx context.Context, o Options, e *report.Endpoint) {
 	if err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, orDefault(o.CallTimeout, DefaultCallTimeout))
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	began := time.Now()
 	res, err := get(ctx, conf, e.URL+"/version")
