@@ -33,6 +33,7 @@ var rooms = map[string][]string{
 	"internal/doctor":    {"internal/report", "overlay/kernel", "overlay/probe"},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
+	"internal/recipe":    {},
 	"internal/netlab":    {},
 	"internal/bench": {
 		"internal/netlab", "overlay", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/udp", "overlay/vxlan",

@@ -258,7 +258,7 @@ func TestErrors(t *testing.T) {
 		{"RequestPool", `{"SubPool":"10.5.7.128/25"}`,
 			`--ip-range 10.5.7.128/25: not supported; every address of the host's subnet is handed out; leave it out`},
 		{"RequestPool", `{"Options":{"com.docker.network.x":"","size":"big","color":"blue"}}`,
-			`--ipam-opt color=blue: unknown option; accepted: backend; leave it out`},
+			`--ipam-opt color=blue: unknown option; accepted: backend, network; leave it out`},
 		{"RequestPool", `{"Pool":"10.5.0.0"}`,
 			`--subnet 10.5.0.0: not an IPv4 subnet such as 10.5.0.0/16; correct it or leave it out`},
 		{"RequestPool", `{"Pool":"fd00:5::/64"}`,

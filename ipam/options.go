@@ -29,6 +29,16 @@ type poolOptions struct {
 // poolOptionParsers are the accepted --ipam-opt keys, each with what reads its
 // value.
 var poolOptionParsers = map[string]func(value string, into *poolOptions) error{
+	"network": func(value string, into *poolOptions) error {
+		if value == "" {
+			return errors.New("give the flannel network's name, or leave it out for the default network")
+		}
+		if err := overlay.CheckName(value); err != nil {
+			return err
+		}
+		into.network = value
+		return nil
+	},
 	"backend": func(value string, into *poolOptions) error {
 		if value == "" {
 			return errors.New("give a backend's name, such as vxlan")

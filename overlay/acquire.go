@@ -3,7 +3,6 @@ package overlay
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -24,13 +23,18 @@ const rest = 12 * time.Second
 // manager, claiming it in the store where it is not held yet. One Docker
 // network a host may hold it at a time.
 func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
+	req, err := o.resolve(ctx, req)
+	if err != nil {
+		return Network{}, err
+	}
 	n := o.reserve(req.Name)
 	if err := n.enter(ctx); err != nil {
 		return Network{}, err
 	}
 	defer n.leave()
 	o.mu.Lock()
-	err, known := o.available(n), n.record
+	err = o.available(n)
+	known := n.record
 	o.mu.Unlock()
 	if err != nil {
 		return Network{}, err
@@ -195,39 +199,13 @@ func (o *Overlay) roomFor(r record) error {
 	return nil
 }
 
-// initial is the config to create where the store has none: that of the
-// settings, with the backend that was asked for.
-func (o *Overlay) initial(req Request) ([]byte, error) {
-	if req.Name != "" {
-		return nil, nil
-	}
-	if req.Backend == "" || len(o.opt.Initial) == 0 {
-		return o.opt.Initial, nil
-	}
-	if _, err := o.backend(req.Backend); err != nil {
-		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", req.Backend, err)
-	}
-	cfg, err := ParseConfig(o.opt.Initial)
-	if err != nil {
-		return nil, fmt.Errorf("config to begin with: %w", err)
-	}
-	if cfg.Backend.Type == req.Backend {
-		return o.opt.Initial, nil
-	}
-	cfg.Backend.Raw, err = json.Marshal(map[string]string{"Type": req.Backend})
-	if err != nil {
-		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", req.Backend, err)
-	}
-	return NewConfig(cfg.Network, cfg.SubnetLen, cfg.Backend.Raw)
-}
-
 // wantSubnet turns --subnet into the subnet that must be claimed; zero for any.
 func wantSubnet(cfg Config, asked netip.Prefix) (netip.Prefix, error) {
 	if !asked.IsValid() || asked == cfg.Network {
 		return netip.Prefix{}, nil
 	}
 	if !cfg.Network.Overlaps(asked) {
-		return netip.Prefix{}, fmt.Errorf("--subnet %s does not lie in the flannel network %s; leave it out, or give %s to allow --ip",
+		return netip.Prefix{}, fmt.Errorf("--subnet %s does not lie in the flannel network %s; leave it out, give %s to allow --ip, or give a name that no network has with --ipam-opt network=NAME",
 			asked, cfg.Network, cfg.Network)
 	}
 	if err := cfg.Fits(asked); err != nil {

@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -18,6 +22,9 @@ type Backend interface {
 	// host's lease says. An error names the field, its value and what is
 	// accepted.
 	Publish(self Self) (Publication, error)
+	// Distinct returns a Backend object for a new network: raw, but what
+	// networks of one host must not share is made unlike that of the others'.
+	Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error)
 	// Plan returns what the kernel must hold so that self reaches peers,
 	// and the peers that were skipped, each with its reason. Peers never
 	// include self.
@@ -73,6 +80,50 @@ func (s Self) Through(device string) []kernel.Forward {
 		{In: s.Bridge, Out: device, Src: s.Subnet, Dst: s.Config.Network},
 		{In: device, Out: s.Bridge, Src: s.Config.Network, Dst: s.Subnet},
 	}
+}
+
+// Plain accepts the network's packets between the bridge and the underlay, where
+// they travel as they are. A packet with a forged address that another of the
+// host's bridges sends there would look like one of the network's to the peer:
+// so nothing else passes from the network to itself.
+func (s Self) Plain(state *kernel.State) {
+	state.Forwards = append(state.Forwards, s.Through(s.Underlay.Name)...)
+	state.Closed = append(state.Closed, s.Config.Network)
+}
+
+// Seals keep containers of this host from sending to the tunnels' port of other
+// hosts: masqueraded, such a packet comes from a peer, and what is in it looks like
+// one of the network's. The devices are Docker's bridges, by the names that Docker
+// gives them, and ours.
+func (s Self) Seals(port int) (seals []kernel.Seal) {
+	for _, in := range []string{"docker", "br-", kernel.BridgePrefix} {
+		if !strings.HasPrefix(s.Underlay.Name, in) {
+			seals = append(seals, kernel.Seal{In: in, Out: s.Underlay.Name, Port: port})
+		}
+	}
+	return seals
+}
+
+// Unlike sets a number in a Backend object to the least from first to last that
+// is not taken. An object whose own, now, is not taken stays as it is.
+func Unlike(raw json.RawMessage, field string, now, first, last int, taken []int) (json.RawMessage, error) {
+	if !slices.Contains(taken, now) {
+		return raw, nil
+	}
+	object := map[string]json.RawMessage{}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &object); err != nil {
+			return nil, fmt.Errorf("read the Backend object %s: %w", raw, err)
+		}
+	}
+	maps.DeleteFunc(object, func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, field) })
+	for n := first; n <= last; n++ {
+		if !slices.Contains(taken, n) {
+			object[field] = json.RawMessage(strconv.Itoa(n))
+			return json.Marshal(object)
+		}
+	}
+	return nil, fmt.Errorf("no %s from %d to %d is free", field, first, last)
 }
 
 // Publication is what a host says in its lease, and what it costs.

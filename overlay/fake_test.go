@@ -42,19 +42,32 @@ func (m *memory) edit(f func()) {
 	m.changed = make(chan struct{})
 }
 
-func (m *memory) Config(_ context.Context, _ string, initial []byte) (overlay.Config, error) {
+func (m *memory) Config(_ context.Context, _ string, initial overlay.Initial) (overlay.Config, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.down != nil {
 		return overlay.Config{}, m.down
 	}
-	if m.config == nil {
-		m.config = initial
+	if m.config == nil && initial != nil {
+		var err error
+		if m.config, err = initial(nil); err != nil {
+			return overlay.Config{}, err
+		}
 	}
 	if m.config == nil {
 		return overlay.Config{}, overlay.ErrNoConfig
 	}
 	return overlay.ParseConfig(m.config)
+}
+
+func (m *memory) Networks(context.Context) (map[string]overlay.Config, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil || m.config == nil {
+		return nil, m.down
+	}
+	cfg, err := overlay.ParseConfig(m.config)
+	return map[string]overlay.Config{"": cfg}, err
 }
 
 func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.Lease, error) {
@@ -232,6 +245,13 @@ func (b *board) guard(part string) func() string {
 		defer b.mu.Unlock()
 		return b.missed
 	}
+}
+
+// occupy gives the host a route of its own.
+func (b *board) occupy(cidr string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.routes = append(b.routes, netip.MustParsePrefix(cidr))
 }
 
 // narrow gives the underlay another MTU, and tells the watcher.

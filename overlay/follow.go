@@ -193,7 +193,7 @@ func (o *Overlay) restore(ctx context.Context, r record, claim Claim) error {
 	if err != nil {
 		return fmt.Errorf("write the config of %s again: %w", title(r.Name), err)
 	}
-	now, err := o.opt.Store.Config(ctx, r.Name, text)
+	now, err := o.opt.Store.Config(ctx, r.Name, func(map[string]Config) ([]byte, error) { return text, nil })
 	if err != nil {
 		return fmt.Errorf("write the config of %s again: %w", title(r.Name), err)
 	}

@@ -47,6 +47,7 @@ type Options struct {
 	Kernel   Kernel
 	Backends map[string]Backend // by BackendType, as in flannel's config
 	Initial  []byte             // the config of the default network where the store has none
+	Pool     Pool               // of networks with a name that nobody gave a CIDR
 	Underlay kernel.UnderlaySpec
 	MTU      int           // bytes; 0 for the largest that the underlay carries
 	TTL      time.Duration // of a lease

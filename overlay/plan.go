@@ -61,6 +61,8 @@ func (o *Overlay) planPeers() *kernel.State {
 		all.Routes = append(all.Routes, part.Routes...)
 		all.Forwards = append(all.Forwards, part.Forwards...)
 		all.Guards = append(all.Guards, part.Guards...)
+		all.Closed = append(all.Closed, part.Closed...)
+		all.Seals = append(all.Seals, part.Seals...)
 	}
 	return &all
 }

@@ -14,10 +14,13 @@ import (
 // with ctx; an error names the endpoints and what was asked of them.
 type Store interface {
 	// Config returns the network's config. Where there is none and initial
-	// is not empty, it creates initial by compare-and-create first; the
-	// answer is what the store holds afterwards, whoever wrote it. Without
-	// either it returns ErrNoConfig.
-	Config(ctx context.Context, network string, initial []byte) (Config, error)
+	// is not nil, it creates what that returns by compare-and-create first;
+	// the answer is what the store holds afterwards, whoever wrote it.
+	// Without either it returns ErrNoConfig.
+	Config(ctx context.Context, network string, initial Initial) (Config, error)
+	// Networks returns the configs of all networks by name, without those
+	// that cannot be read.
+	Networks(ctx context.Context) (map[string]Config, error)
 	// Claim makes one subnet this host's and returns its lease. A host that
 	// holds a lease already (same PublicIP) keeps its subnet, with the
 	// claim's data written over the old. Errors: *TakenError, ErrFull.
@@ -37,6 +40,11 @@ type Store interface {
 	// connected from the old one is connected anew.
 	Moved()
 }
+
+// Initial makes the config of a new network, seeing those of all others by name.
+// The store holds no other network when it creates the config: where one came in
+// between, Initial is called again.
+type Initial func(others map[string]Config) ([]byte, error)
 
 // Lease is one host's subnet of a network.
 type Lease struct {

@@ -152,7 +152,11 @@ func guard(log *slog.Logger, next http.Handler) http.Handler {
 		defer func() {
 			if p := recover(); p != nil {
 				log.Error("panic in a call", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-				refuse(w, http.StatusOK, fmt.Errorf("%s: internal error: %v; the plugin's log has more", r.URL.Path, p))
+				status := http.StatusOK // which the engine does not repeat
+				if strings.HasPrefix(r.URL.Path, operatorPath) {
+					status = http.StatusInternalServerError
+				}
+				refuse(w, status, fmt.Errorf("%s: internal error: %v; the plugin's log has more", r.URL.Path, p))
 			}
 		}()
 		next.ServeHTTP(w, r)

@@ -27,8 +27,10 @@ type keeper struct {
 // again is the time between two tries to start the embedded etcd.
 const again = 2 * time.Second
 
+var errStarting = errors.New("the embedded etcd is starting")
+
 func newKeeper(opt embedded.Options, log *slog.Logger) *keeper {
-	return &keeper{opt: opt, log: log, why: errors.New("the embedded etcd is starting"), changed: make(chan struct{})}
+	return &keeper{opt: opt, log: log, why: errStarting, changed: make(chan struct{})}
 }
 
 // run keeps the embedded etcd up until ctx ends.
@@ -46,6 +48,11 @@ func (k *keeper) run(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return err
+		}
+		if errors.Is(err, embedded.ErrRenewed) {
+			k.log.Info("embedded etcd starts again", "reason", err)
+			k.set(errStarting)
+			continue
 		}
 		k.log.Error("embedded etcd ended, trying again", "error", err)
 		k.set(fmt.Errorf("the embedded etcd does not run: %w", err))
@@ -96,11 +103,18 @@ type gated struct {
 	gate  *keeper
 }
 
-func (g gated) Config(ctx context.Context, network string, initial []byte) (overlay.Config, error) {
+func (g gated) Config(ctx context.Context, network string, initial overlay.Initial) (overlay.Config, error) {
 	if err := g.gate.wait(ctx); err != nil {
 		return overlay.Config{}, err
 	}
 	return g.store.Config(ctx, network, initial)
+}
+
+func (g gated) Networks(ctx context.Context) (map[string]overlay.Config, error) {
+	if err := g.gate.wait(ctx); err != nil {
+		return nil, err
+	}
+	return g.store.Networks(ctx)
 }
 
 func (g gated) Claim(ctx context.Context, network string, claim overlay.Claim) (overlay.Lease, error) {
@@ -124,11 +138,11 @@ func (g gated) Release(ctx context.Context, network string, lease overlay.Lease)
 	return g.store.Release(ctx, network, lease)
 }
 
-func (g gated) Networks(ctx context.Context) ([]report.Cluster, error) {
+func (g gated) Survey(ctx context.Context) ([]report.Cluster, error) {
 	if err := g.gate.wait(ctx); err != nil {
 		return nil, err
 	}
-	return g.store.Networks(ctx)
+	return g.store.Survey(ctx)
 }
 
 func (g gated) Leases(ctx context.Context, network string) (report.Cluster, error) {

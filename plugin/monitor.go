@@ -48,7 +48,7 @@ func (m *monitor) run(ctx context.Context) error {
 		m.set(err)
 		if err.Error() != reported {
 			reported = err.Error()
-			m.log.Error("metrics not served, trying on", "error", err)
+			m.log.Warn("metrics not served, trying on", "error", err)
 		}
 		select {
 		case <-time.After(again):

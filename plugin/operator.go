@@ -20,8 +20,10 @@ import (
 // the engine's.
 const operatorPath = "/flannel/v1/"
 
-// leaver is what the operator asks of the overlay.
-type leaver interface {
+// tended is what the operator asks of the overlay.
+type tended interface {
+	// Found creates a network; overlay.ErrExists where there is one.
+	Found(ctx context.Context, req overlay.Request) (overlay.Config, error)
 	// Leave gives back at once what this host holds of a network; refused
 	// while it is in use.
 	Leave(ctx context.Context, network string, cfg overlay.Config, subnets []netip.Prefix) error
@@ -31,7 +33,7 @@ type leaver interface {
 type operator struct {
 	status  func() report.Status
 	store   registry // nil where the plugin cannot work
-	overlay leaver
+	overlay tended
 	audit   func(ctx context.Context) ([]report.Difference, error)
 	recent  *ring // of the log
 	why     error // why the plugin cannot work
@@ -69,6 +71,7 @@ func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"GET audit":       func(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) { return o.audit(ctx) },
 		"GET log":         func(context.Context, http.ResponseWriter, *http.Request) (any, error) { return o.recent.all(), nil },
 		"GET networks":    o.networks,
+		"POST networks":   o.create,
 		"DELETE networks": o.remove,
 		"POST leave":      o.leave,
 	}
@@ -109,12 +112,12 @@ func (o *operator) look(ctx context.Context) report.Status {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	_, _ = o.store.Networks(ctx) // what became of it is in the status
+	_, _ = o.store.Survey(ctx) // what became of it is in the status
 	return o.status()
 }
 
 func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) {
-	all, err := o.store.Networks(ctx)
+	all, err := o.store.Survey(ctx)
 	o.mark(all)
 	return append([]report.Cluster{}, all...), err
 }
@@ -123,7 +126,7 @@ func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.
 func (o *operator) leases(ctx context.Context, _ http.ResponseWriter, r *http.Request) (any, error) {
 	names := r.URL.Query()["network"]
 	if len(names) == 0 {
-		all, err := o.store.Networks(ctx)
+		all, err := o.store.Survey(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -179,6 +182,37 @@ func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Re
 	return none{}, nil
 }
 
+// createRequest is the body of a call to create a network.
+type createRequest struct {
+	Network string
+	Subnet  string // its CIDR, empty for a free one
+	Backend string // flannel's name of it, empty for the setting's
+}
+
+func (o *operator) create(ctx context.Context, w http.ResponseWriter, r *http.Request) (any, error) {
+	var req createRequest
+	if err := decode(w, r, &req); err != nil {
+		return nil, refusal{http.StatusBadRequest, err}
+	}
+	want := overlay.Request{Name: req.Network, Backend: req.Backend}
+	if req.Subnet != "" {
+		cidr, err := netip.ParsePrefix(req.Subnet)
+		if err != nil || !cidr.Addr().Is4() || cidr != cidr.Masked() {
+			return nil, refusal{http.StatusBadRequest, fmt.Errorf("--subnet %s: not an IPv4 network such as 10.9.0.0/16", req.Subnet)}
+		}
+		want.Subnet = cidr
+	}
+	cfg, err := o.overlay.Found(ctx, want)
+	switch {
+	case etcd.Unreachable(err):
+		return nil, err
+	case err != nil:
+		return nil, refusal{http.StatusConflict, err}
+	}
+	o.log.Info("network created by the operator", "network", report.Title(req.Network), "cidr", cfg.Network, "backend", cfg.Backend.Type)
+	return report.Cluster{Network: req.Network, CIDR: cfg.Network, Backend: cfg.Backend.Type}, nil
+}
+
 // leaveRequest is the body of a call to leave.
 type leaveRequest struct {
 	Network *string // nil for every network that this host has a lease in
@@ -201,7 +235,7 @@ func (o *operator) leave(ctx context.Context, w http.ResponseWriter, r *http.Req
 		all = []report.Cluster{c}
 	} else {
 		var err error
-		if all, err = o.store.Networks(ctx); err != nil {
+		if all, err = o.store.Survey(ctx); err != nil {
 			return nil, err
 		}
 	}

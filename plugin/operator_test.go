@@ -64,7 +64,7 @@ func TestOperatorStatus(t *testing.T) {
 		s.Networks[0].Used == nil || s.Networks[0].Used.Free == 0 || s.Loop.Passes == 0 || s.Build.Go == "" {
 		t.Errorf("%d %s", status, text)
 	}
-	if strings.Contains(text, "s3cret") || !strings.Contains(text, "http://192.0.2.1:2379") {
+	if strings.Contains(text, "s3cret") || !strings.Contains(text, "http://(hidden)@192.0.2.1:2379") {
 		t.Errorf("endpoints in %s", text)
 	}
 	// Only what does not answer is asked again, and is a note, no problem.
@@ -90,6 +90,8 @@ func TestOperatorCalls(t *testing.T) {
 		{"DELETE", "networks", "", 400, "?network=NAME"},
 		{"DELETE", "networks?network=", "", 409, "host 192.0.2.1"},
 		{"DELETE", "networks?network=red", "", 404, "does not exist"},
+		{"POST", "networks", `{"Network":"subnets"}`, 409, "network name"},
+		{"POST", "networks", `{"Network":"red","Subnet":"10.9.0.1/16"}`, 400, "--subnet 10.9.0.1/16"},
 		{"POST", "leave", "", 400, "empty"},
 		{"POST", "leave", `{"Network":7}`, 400, "Network"},
 		{"POST", "leave", `{"Network":""}`, 409, "docker network rm 0123456789ab"},
@@ -144,6 +146,13 @@ func TestOperatorOfABrokenPlugin(t *testing.T) {
 	}
 	if _, fields := post(t, h, "/IpamDriver.RequestPool", "{}"); !strings.Contains(fields["Err"].(string), "MTU=huge") {
 		t.Errorf("the engine is told %v", fields)
+	}
+}
+
+func TestOperatorsPanic(t *testing.T) {
+	h := (&operator{status: func() report.Status { panic("out of cheese") }, log: quietLog()}).beside(http.NotFoundHandler())
+	if status, text := ask(t, h, "GET", "/flannel/v1/status", "", nil); status != http.StatusInternalServerError || !strings.Contains(text, "out of cheese") {
+		t.Errorf("%d %s", status, text)
 	}
 }
 

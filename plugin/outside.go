@@ -13,6 +13,7 @@ import (
 
 	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay"
+	"github.com/docker-flannel/docker-flannel/overlay/embedded"
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
@@ -44,9 +45,9 @@ func NewOutside(o Outer) (*Outside, error) {
 	out := &Outside{settings: s, state: o.State}
 	out.dial = dialOptions(s, s.Endpoints)
 	if len(s.Endpoints) == 0 {
-		out.dial.Endpoints = []string{s.Listen}
+		out.dial.Endpoints = []string{embedded.New(embeddedOptions("", s, slog.New(slog.DiscardHandler))).Endpoint()}
 	}
-	for _, file := range []*string{&out.dial.CAFile, &out.dial.CertFile, &out.dial.KeyFile} {
+	for _, file := range []*string{&out.dial.CAFile, &out.dial.CertFile, &out.dial.KeyFile, &out.dial.PasswordFile} {
 		if rest, inside := strings.CutPrefix(*file, certs+"/"); inside && o.Certs != "" {
 			*file = filepath.Join(o.Certs, rest)
 		}
@@ -68,7 +69,7 @@ func (o *Outside) Endpoints(ctx context.Context) []report.Endpoint {
 // Clusters lists every network's leases.
 func (o *Outside) Clusters(ctx context.Context) (all []report.Cluster, err error) {
 	err = o.store(func(s *etcd.Store) error {
-		named, err := s.Networks(ctx)
+		named, err := s.Survey(ctx)
 		if err != nil {
 			return err
 		}
@@ -134,6 +135,13 @@ func (o *Outside) Host(ctx context.Context) (report.Host, []report.Difference, e
 func dialOptions(s Settings, endpoints []string) etcd.Options {
 	return etcd.Options{
 		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
-		Username: s.Username, Password: s.Password, DialTimeout: dialTimeout, CallTimeout: callTimeout,
+		Username: s.Username, Password: string(s.Password), PasswordFile: s.PasswordFile, DialTimeout: dialTimeout, CallTimeout: callTimeout,
+	}
+}
+
+// embeddedOptions are the settings' for the embedded etcd.
+func embeddedOptions(state string, s Settings, log *slog.Logger) embedded.Options {
+	return embedded.Options{
+		Dir: state + "/etcd", Listen: s.Listen, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, Log: log,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -82,6 +83,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	level.Set(settings.LogLevel)
+	settings.warn(log)
 	p, err := build(paths, settings, log)
 	if err != nil {
 		return serveBroken(ctx, doors, settings, recent, log, err)
@@ -144,15 +146,9 @@ type parts struct {
 // build makes the rooms; it starts nothing.
 func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p := &parts{metrics: newMetrics()}
-	endpoints := s.Endpoints
-	if len(endpoints) == 0 {
-		opt := embedded.Options{Dir: paths.State + "/etcd", Listen: s.Listen, Log: log}
-		p.embedded = newKeeper(opt, log)
-		endpoints = []string{embedded.New(opt).Endpoint()}
-	}
-	client, err := etcd.Dial(dialOptions(s, endpoints))
+	client, err := p.openStore(paths, s, log)
 	if err != nil {
-		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+		return nil, err
 	}
 	kern, err := kernel.Open(kernel.Options{SysNet: paths.SysNet, Log: log})
 	if err != nil {
@@ -167,16 +163,10 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 			log.Warn("close", "error", err)
 		}
 	}
-	p.link = newLink(endpoints, p.embedded)
-	p.store = etcd.New(client, s.Prefix, etcd.WithLogger(log), etcd.WithHealth(p.link.saw))
-	if p.embedded != nil {
-		p.store = gated{p.store, p.embedded}
-	}
-	p.store = watched{p.store, p.link, p.metrics.asked}
 	p.metrics.traffic = kern.Traffic
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
-		Initial: s.Config, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
+		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
 		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Passed: p.metrics.passed, Log: log,
 	})
 	if err == nil {
@@ -196,6 +186,27 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	}
 	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, self: pluginID(string(mounts), paths.State), log: log}
 	return p, nil
+}
+
+// openStore makes the way to the cluster's truth, and returns what closes it.
+func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (io.Closer, error) {
+	endpoints := s.Endpoints
+	if len(endpoints) == 0 {
+		opt := embeddedOptions(paths.State, s, log)
+		p.embedded = newKeeper(opt, log)
+		endpoints = []string{embedded.New(opt).Endpoint()}
+	}
+	client, err := etcd.Dial(dialOptions(s, endpoints))
+	if err != nil {
+		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
+	}
+	p.link = newLink(endpoints, p.embedded)
+	p.store = etcd.New(client, s.Prefix, etcd.WithLogger(log), etcd.WithHealth(p.link.saw))
+	if p.embedded != nil {
+		p.store = gated{p.store, p.embedded}
+	}
+	p.store = watched{p.store, p.link, p.metrics.asked}
+	return client, nil
 }
 
 // server serves the engine's calls, every one with h. It keeps a connection

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,22 +19,25 @@ import (
 
 // Settings are what docker plugin set gives the plugin, validated.
 type Settings struct {
-	Endpoints  []string // of an etcd of one's own; empty for the embedded one
-	Listen     string   // client URL of the embedded etcd
-	Prefix     string   // of every key, without a trailing slash
-	CAFile     string
-	CertFile   string
-	KeyFile    string
-	Username   string
-	Password   string
-	Config     []byte // flannel config to create where etcd has none
-	Iface      string
-	PublicIP   netip.Addr
-	MTU        int // bytes; 0 for the largest possible
-	LeaseTTL   time.Duration
-	LogLevel   slog.Level
-	Metrics    string // host:port of /metrics; empty for none
-	configText [3]string
+	Endpoints []string // of an etcd of one's own; empty for the embedded one
+	Listen    string   // client URL of the embedded etcd
+	Prefix    string   // of every key, without a trailing slash
+	CAFile    string
+	CertFile  string
+	KeyFile   string
+	Username  string
+	Password  hidden
+	// PasswordFile is read each time that the plugin signs in.
+	PasswordFile string
+	Config       []byte // flannel config to create where etcd has none
+	Pool         overlay.Pool
+	Iface        string
+	PublicIP     netip.Addr
+	MTU          int // bytes; 0 for the largest possible
+	LeaseTTL     time.Duration
+	LogLevel     slog.Level
+	Metrics      string // host:port of /metrics; empty for none
+	configText   [3]string
 }
 
 // Setting is one setting's name, default and meaning; config.json and the
@@ -55,16 +57,18 @@ const (
 // AllSettings lists the settings in the order people read them.
 var AllSettings = []Setting{
 	{"ETCD_ENDPOINTS", "", "client URLs of an etcd cluster, separated by commas; empty runs an embedded etcd", readEndpoints},
-	{"ETCD_LISTEN", "http://127.0.0.1:2379", "client URL that the embedded etcd listens on; give this host's address to serve the other hosts", readListen},
+	{"ETCD_LISTEN", "http://127.0.0.1:2379", "client URL that the embedded etcd listens on; give this host's address to serve the other hosts, https for TLS with certificates on both sides", readListen},
 	{"ETCD_PREFIX", "/coreos.com/network", "prefix of every key", readPrefix},
-	{"ETCD_CAFILE", "", "file with the certificates that etcd's is checked against, as the plugin sees it (/certs/...)", text(func(s *Settings) *string { return &s.CAFile })},
-	{"ETCD_CERTFILE", "", "file with the client certificate", text(func(s *Settings) *string { return &s.CertFile })},
-	{"ETCD_KEYFILE", "", "file with the client certificate's key", text(func(s *Settings) *string { return &s.KeyFile })},
+	{"ETCD_CAFILE", "", "file with the CA certificates that etcd's is checked against, and by the embedded etcd the other hosts', as the plugin sees it (/certs/...)", text(func(s *Settings) *string { return &s.CAFile })},
+	{"ETCD_CERTFILE", "", "file with this host's certificate: the client's, and with ETCD_LISTEN=https the embedded etcd's", text(func(s *Settings) *string { return &s.CertFile })},
+	{"ETCD_KEYFILE", "", "file with that certificate's key", text(func(s *Settings) *string { return &s.KeyFile })},
 	{"ETCD_USERNAME", "", "etcd user", text(func(s *Settings) *string { return &s.Username })},
-	{"ETCD_PASSWORD", "", "etcd user's password", text(func(s *Settings) *string { return &s.Password })},
+	{"ETCD_PASSWORD", "", "etcd user's password; docker plugin inspect shows it, ETCD_PASSWORD_FILE keeps it to itself", readPassword},
+	{"ETCD_PASSWORD_FILE", "", "file with the etcd user's password and nothing else, as the plugin sees it (/certs/...)", text(func(s *Settings) *string { return &s.PasswordFile })},
 	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
 	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
-	{"BACKEND", "vxlan", "backend of that network: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
+	{"NETWORK_POOL", "base=10.128.0.0/9,size=16", "where networks with a name of their own (--ipam-opt network=NAME) take their CIDR, unless --subnet gives one", readPool},
+	{"BACKEND", "vxlan", "backend of new networks: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
@@ -84,36 +88,16 @@ func ReadSettings(lookup func(string) (string, bool)) (Settings, error) {
 			value = setting.Default
 		}
 		if err := setting.read(&s, value); err != nil {
-			errs = append(errs, fmt.Errorf("setting %s=%s: %w", setting.Name, userinfo.ReplaceAllString(value, "//(hidden)@"), err))
+			errs = append(errs, fmt.Errorf("setting %s=%s: %w", setting.Name, withoutUser(value), err))
 		}
 	}
 	errs = append(errs, s.together()...)
 	return s, errors.Join(errs...)
 }
 
-// userinfo is the name and password in a URL, which have no place there but may
-// be put there.
-var userinfo = regexp.MustCompile(`//[^/@,]*@`)
-
 // together checks the settings that depend on each other, and makes Config.
 func (s *Settings) together() []error {
-	var errs []error
-	if (s.CertFile == "") != (s.KeyFile == "") {
-		errs = append(errs, errors.New("settings ETCD_CERTFILE and ETCD_KEYFILE: give both or neither"))
-	}
-	if (s.Username == "") != (s.Password == "") {
-		errs = append(errs, errors.New("settings ETCD_USERNAME and ETCD_PASSWORD: give both or neither"))
-	}
-	for _, f := range []struct{ name, path string }{
-		{"ETCD_CAFILE", s.CAFile}, {"ETCD_CERTFILE", s.CertFile}, {"ETCD_KEYFILE", s.KeyFile},
-	} {
-		if f.path == "" {
-			continue
-		}
-		if _, err := os.Stat(f.path); err != nil {
-			errs = append(errs, fmt.Errorf("setting %s=%s: %w; files of the host appear under /certs with: docker plugin set docker-flannel certs.source=DIRECTORY", f.name, f.path, err))
-		}
-	}
+	errs := s.safe()
 	config, err := s.config()
 	if err != nil {
 		return append(errs, err)
@@ -166,6 +150,21 @@ func configPart(i int) func(*Settings, string) error {
 	}
 }
 
+func readPool(s *Settings, value string) error {
+	var base string
+	if _, err := fmt.Sscanf(strings.ReplaceAll(value, ",", " "), "base=%s size=%d", &base, &s.Pool.Bits); err == nil {
+		p, err := netip.ParsePrefix(base)
+		if err == nil && p.Addr().Is4() && p.Bits() <= s.Pool.Bits && s.Pool.Bits <= maxPoolBits {
+			s.Pool.Base = p.Masked()
+			return nil
+		}
+	}
+	return fmt.Errorf("give an IPv4 network and the length of the CIDRs in it, up to %d, such as base=10.128.0.0/9,size=16", maxPoolBits)
+}
+
+// maxPoolBits leaves a network at least four hosts with a few containers each.
+const maxPoolBits = 24
+
 func readEndpoints(s *Settings, value string) error {
 	for endpoint := range strings.SplitSeq(value, ",") {
 		endpoint = strings.TrimSpace(endpoint)
@@ -188,8 +187,8 @@ func readListen(s *Settings, value string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := netip.ParseAddr(u.Hostname()); err != nil || u.Scheme != "http" {
-		return errors.New("give http://, an address of this host and a port, such as http://10.0.0.1:2379")
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+		return errors.New("give http:// or https://, an address of this host and a port, such as http://10.0.0.1:2379")
 	}
 	s.Listen = value
 	return nil

@@ -73,7 +73,7 @@ func TestWrongSettings(t *testing.T) {
 		{"ETCD_ENDPOINTS", "10.0.0.1:2379", "http://10.0.0.1:2379"},
 		{"ETCD_ENDPOINTS", "http://10.0.0.1", "a port"},
 		{"ETCD_LISTEN", "http://host:2379", "an address"},
-		{"ETCD_LISTEN", "https://10.0.0.1:2379", "http://"},
+		{"ETCD_LISTEN", "https://10.0.0.1:2379", "ETCD_CAFILE, ETCD_CERTFILE and ETCD_KEYFILE"},
 		{"ETCD_PREFIX", "net", "/coreos.com/network"},
 		{"ETCD_CAFILE", "/nowhere/ca.pem", "certs.source"},
 		{"NETWORK", "10.5.0.0", "10.5.0.0/16"},

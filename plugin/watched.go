@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"errors"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +15,8 @@ import (
 // registry is the store as the overlay and an operator need it.
 type registry interface {
 	overlay.Store
-	// Networks lists the networks that have a config, with their leases.
-	Networks(ctx context.Context) ([]report.Cluster, error)
+	// Survey lists the networks that have a config, with their leases.
+	Survey(ctx context.Context) ([]report.Cluster, error)
 	// Leases lists one network's leases with what is left of them;
 	// overlay.ErrNoConfig where there is no such network.
 	Leases(ctx context.Context, network string) (report.Cluster, error)
@@ -36,19 +35,9 @@ type link struct {
 func newLink(endpoints []string, embedded *keeper) *link {
 	l := &link{embedded: embedded, state: report.Store{Embedded: embedded != nil}}
 	for _, e := range endpoints {
-		l.state.Endpoints = append(l.state.Endpoints, bare(e))
+		l.state.Endpoints = append(l.state.Endpoints, withoutUser(e))
 	}
 	return l
-}
-
-// bare is an endpoint without credentials.
-func bare(endpoint string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return userinfo.ReplaceAllString(endpoint, "//")
-	}
-	u.User = nil
-	return u.String()
 }
 
 // saw takes in what became of a call or a watch; nil means that etcd answered.
@@ -95,7 +84,7 @@ func (w watched) note(operation string, began time.Time, err error) {
 	}
 }
 
-func (w watched) Config(ctx context.Context, network string, initial []byte) (_ overlay.Config, err error) {
+func (w watched) Config(ctx context.Context, network string, initial overlay.Initial) (_ overlay.Config, err error) {
 	defer func(began time.Time) { w.note("config", began, err) }(time.Now())
 	return w.store.Config(ctx, network, initial)
 }
@@ -115,9 +104,14 @@ func (w watched) Release(ctx context.Context, network string, lease overlay.Leas
 	return w.store.Release(ctx, network, lease)
 }
 
-func (w watched) Networks(ctx context.Context) (_ []report.Cluster, err error) {
+func (w watched) Networks(ctx context.Context) (_ map[string]overlay.Config, err error) {
 	defer func(began time.Time) { w.note("networks", began, err) }(time.Now())
 	return w.store.Networks(ctx)
+}
+
+func (w watched) Survey(ctx context.Context) (_ []report.Cluster, err error) {
+	defer func(began time.Time) { w.note("survey", began, err) }(time.Now())
+	return w.store.Survey(ctx)
 }
 
 func (w watched) Leases(ctx context.Context, network string) (_ report.Cluster, err error) {

@@ -32,8 +32,13 @@ type shelf struct {
 	down  error // what an operator's calls answer
 }
 
-func (*shelf) Config(context.Context, string, []byte) (overlay.Config, error) {
+func (*shelf) Config(context.Context, string, overlay.Initial) (overlay.Config, error) {
 	return overlay.ParseConfig([]byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`))
+}
+
+func (s *shelf) Networks(ctx context.Context) (map[string]overlay.Config, error) {
+	cfg, err := s.Config(ctx, "", nil)
+	return map[string]overlay.Config{"": cfg}, err
 }
 
 func (s *shelf) Claim(_ context.Context, _ string, c overlay.Claim) (overlay.Lease, error) {
@@ -63,7 +68,7 @@ func (*shelf) Watch(ctx context.Context, _ string, _ func(overlay.Snapshot)) err
 	return ctx.Err()
 }
 
-func (s *shelf) Networks(ctx context.Context) ([]report.Cluster, error) {
+func (s *shelf) Survey(ctx context.Context) ([]report.Cluster, error) {
 	c, err := s.Leases(ctx, "")
 	return []report.Cluster{c, {Network: "blue", CIDR: netip.MustParsePrefix("10.9.0.0/16"), Backend: "host-gw"}}, err
 }
@@ -144,6 +149,7 @@ type world struct {
 	store   shelf
 	kernel  slate
 	log     logbuf.Buffer
+	initial []byte // config to create where the store has none
 	dir     string
 	stop    func() error
 }
@@ -164,15 +170,19 @@ func newWorld(t testing.TB) *world {
 
 func worldIn(dir string) (w *world, err error) {
 	w = &world{dir: dir}
-	log := slog.New(slog.NewTextHandler(&w.log, nil))
+	return w, w.open(&w.store, slog.New(slog.NewTextHandler(&w.log, nil)))
+}
+
+// open makes the rooms on a store, and runs them.
+func (w *world) open(store overlay.Store, log *slog.Logger) (err error) {
 	w.overlay, err = overlay.New(overlay.Options{
-		Dir: w.dir, Store: &w.store, Kernel: &w.kernel, Backends: backends, TTL: 24 * time.Hour, Log: log,
+		Dir: w.dir, Store: store, Kernel: &w.kernel, Backends: backends, Initial: w.initial, TTL: 24 * time.Hour, Log: log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if w.ipam, err = ipam.New(filepath.Join(w.dir, "addresses.json"), w.overlay); err != nil {
-		return nil, err
+		return err
 	}
 	w.Handler = routes(driver.New(w.overlay, w.ipam), w.ipam, log)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -182,7 +192,7 @@ func worldIn(dir string) (w *world, err error) {
 		cancel()
 		return <-ended
 	}
-	return w, nil
+	return nil
 }
 
 // state is all that a call can change: both files, the lease and the kernel.

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -112,12 +114,22 @@ func (v *visit) secrets() func(string) string {
 			}
 		}
 	}
+	if file, inside := strings.CutPrefix(env["ETCD_PASSWORD_FILE"], "/certs/"); inside {
+		if text, err := os.ReadFile(filepath.Join(v.engine.mount("certs"), file)); err == nil {
+			for _, spelling := range spellings(strings.TrimSpace(string(text))) {
+				pairs = append(pairs, spelling, hidden)
+			}
+		}
+	}
 	known := strings.NewReplacer(pairs...)
 	return func(text string) string { return userinfo.ReplaceAllString(known.Replace(text), "//"+hidden+"@") }
 }
 
 // spellings are a secret as such, in JSON and in a URL.
 func spellings(secret string) []string {
+	if secret == "" {
+		return nil
+	}
 	text, _ := json.Marshal(secret) // a string always can be
 	inJSON := string(text[1 : len(text)-1])
 	plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(inJSON)

@@ -83,13 +83,13 @@ func (w *World) hurts() string {
 func judgeTunnels(w *World) []Verdict {
 	here := w.hurts()
 	return w.perPeer("answer through the tunnel", func(p Peer) (Verdict, bool) {
-		port := backends[p.Backend].port
+		port := uint16(p.Port)
 		v := Verdict{State: Fail, Why: "containers there are out of reach", On: p.PublicIP.String()}
 		switch {
 		case p.Skipped != "" || !p.Underlay.Came && !p.Overlay.Came:
 			return v, false // the check of the peer says why
 		case p.Overlay.Came:
-			return ok(fmt.Sprintf("%s answers in %s", overlayAddr(p.Backend, p.Subnet), rtt(p.Overlay.Took))), true
+			return ok(fmt.Sprintf("%s answers in %s", p.Inside, rtt(p.Overlay.Took))), true
 		case here != "":
 			v.Found, v.Why, v.On = "silent", "see the check "+here+" of this host", ""
 		case port == 0:

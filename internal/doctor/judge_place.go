@@ -25,7 +25,7 @@ func judgeInterface(w *World) []Verdict {
 	var out []Verdict
 	for _, n := range w.networks() {
 		i, there := w.iface(n.Interface)
-		need := n.MTU + backends[n.Backend].overhead
+		need := n.MTU + overhead(n.Backend)
 		v := Verdict{Subject: n.Title(), State: Fail, Why: "it carries all packets between hosts"}
 		switch {
 		case !there:

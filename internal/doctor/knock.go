@@ -43,7 +43,7 @@ func (v *visit) probe(ctx context.Context) {
 		for _, p := range peers {
 			w.Peers = append(w.Peers, Peer{
 				Network: n.Name, PublicIP: p.PublicIP, Subnet: p.Subnet, Backend: n.Backend, Skipped: p.Skipped, Device: n.Device,
-				Need: n.MTU + backends[n.Backend].overhead,
+				Need: n.MTU + overhead(n.Backend), Inside: n.Inside(p), Port: n.Port,
 			})
 		}
 	}
@@ -72,10 +72,10 @@ func (v *visit) probePeer(ctx context.Context, plain, whole *probe.Pinger, p *Pe
 	}
 	var g errgroup.Group
 	g.Go(func() error { p.Underlay = echo(ctx, plain, p.PublicIP); return nil })
-	g.Go(func() error { p.Overlay = echo(ctx, plain, overlayAddr(p.Backend, p.Subnet)); return nil })
+	g.Go(func() error { p.Overlay = echo(ctx, plain, p.Inside); return nil })
 	_ = g.Wait() // none of them returns an error
-	if port := backends[p.Backend].port; p.Underlay.Came && !p.Overlay.Came && port != 0 {
-		p.Refused = refused(ctx, netip.AddrPortFrom(p.PublicIP, port))
+	if p.Underlay.Came && !p.Overlay.Came && p.Port != 0 {
+		p.Refused = refused(ctx, netip.AddrPortFrom(p.PublicIP, uint16(p.Port)))
 	}
 	if p.Underlay.Came {
 		p.Path = v.path(ctx, whole, *p)
@@ -83,7 +83,7 @@ func (v *visit) probePeer(ctx context.Context, plain, whole *probe.Pinger, p *Pe
 	if p.Overlay.Came && p.Backend == "vxlan" {
 		if n := v.network(p.Network); n != nil {
 			// An error leaves it undetermined.
-			p.Sums, _ = probe.UDP{}.Checksums(ctx, n.Subnet.Addr(), overlayAddr(p.Backend, p.Subnet))
+			p.Sums, _ = probe.UDP{}.Checksums(ctx, n.Subnet.Addr(), p.Inside)
 		}
 	}
 }

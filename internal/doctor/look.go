@@ -212,7 +212,7 @@ func packets(w *World) []Wall {
 			out = append(out, Wall{Check: check, Subject: subject, Packet: p})
 		}
 		device := n.Device
-		if backends[n.Backend].port == 0 {
+		if n.Port == 0 {
 			device = n.Interface
 		}
 		add("forward", fmt.Sprintf("%s to %s", n.Bridge, device),
@@ -221,7 +221,7 @@ func packets(w *World) []Wall {
 			kernel.Packet{Way: kernel.Across, In: device, Out: n.Bridge, Src: far, Dst: near, Proto: unix.IPPROTO_ICMP})
 		add("br_netfilter", n.Bridge,
 			kernel.Packet{Way: kernel.Across, In: n.Bridge, Out: n.Bridge, Src: near, Dst: near.Next(), Proto: unix.IPPROTO_ICMP})
-		if port := backends[n.Backend].port; port != 0 {
+		if port := uint16(n.Port); port != 0 {
 			add("firewall", fmt.Sprintf("UDP port %d, in", port),
 				kernel.Packet{Way: kernel.Inward, In: n.Interface, Src: peer, Proto: unix.IPPROTO_UDP, Port: port, Dst: w.local(n)})
 			add("firewall", fmt.Sprintf("UDP port %d, out", port),

@@ -78,6 +78,8 @@ type Peer struct {
 	Backend  string
 	Skipped  string // why the plan has no way to it
 	Device   string // this host's, that leads there
+	Inside   netip.Addr
+	Port     int // UDP, of the tunnel; 0 without one
 
 	Underlay Echo // to PublicIP
 	Overlay  Echo // to its address in the network
@@ -94,21 +96,15 @@ type Echo struct {
 	Error string // why it could not be sent
 }
 
-// backend is what the doctor knows of a way of carrying packets.
-type backend struct {
-	overhead int    // bytes
-	port     uint16 // UDP, 0 for none
-}
-
-var backends = map[string]backend{"vxlan": {50, 8472}, "udp": {28, 8285}, "host-gw": {}}
-
-// overlayAddr is where a host answers inside the network: the address of its
-// tunnel's device, or without one that of its bridge.
-func overlayAddr(name string, subnet netip.Prefix) netip.Addr {
-	if name == "host-gw" {
-		return subnet.Addr().Next()
+// overhead is what a backend adds to a packet, in bytes.
+func overhead(backend string) int {
+	switch backend {
+	case "vxlan":
+		return 50
+	case "udp":
+		return 28
 	}
-	return subnet.Addr()
+	return 0
 }
 
 // networks are those that a Docker network uses.

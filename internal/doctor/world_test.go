@@ -24,7 +24,7 @@ func sound() *World {
 		Plugin: Plugin{Name: pluginName, Installed: true, Enabled: true, Version: "v1"},
 		Host: report.Host{Interface: "eth0", PublicIP: here, Networks: []report.Network{{
 			CIDR: cidr, Backend: "vxlan", Subnet: mine, MTU: 1450, Interface: "eth0", PublicIP: here, DockerID: "0123456789abcdef",
-			Bridge: bridge, Device: "flannel.1", Lease: report.Lease{State: report.Held},
+			Bridge: bridge, Device: "flannel.1", Port: 8472, Lease: report.Lease{State: report.Held},
 			Peers: []report.Peer{{Subnet: theirs, PublicIP: there, Backend: "vxlan"}},
 		}}},
 		Audit: []report.Difference{},
@@ -47,7 +47,7 @@ func sound() *World {
 			{Subnet: theirs, PublicIP: there, Backend: "vxlan", TTL: renewed, Left: left},
 		}}},
 		Peers: []Peer{{
-			PublicIP: there, Subnet: theirs, Backend: "vxlan", Device: "flannel.1", Underlay: Echo{Came: true, Took: time.Millisecond},
+			PublicIP: there, Subnet: theirs, Backend: "vxlan", Device: "flannel.1", Port: 8472, Inside: theirs.Addr(), Underlay: Echo{Came: true, Took: time.Millisecond},
 			Overlay: Echo{Came: true, Took: time.Millisecond}, Path: 1500, Need: 1500, Sums: probe.Healthy,
 		}},
 	}

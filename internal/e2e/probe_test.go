@@ -31,6 +31,7 @@ const (
 
 var roles = map[string]func(args []string) error{
 	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push, "flanneld": flanneld, "beat": beat,
+	"shoot": shoot, "catch": catch,
 }
 
 // play plays the role that the environment names, if any.

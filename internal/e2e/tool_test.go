@@ -202,7 +202,11 @@ func (s *scene) leave(t *testing.T, h *netlab.Host) {
 	}
 	s.ctl(t, "del", key+"10.5.98.0-24")
 	flannel(t, h, 0, "network", "rm", "default")
-	if left := s.ctl(t, "get", "--prefix", "--keys-only", prefix); left != "" {
+	contains(t, "network create", flannel(t, h, 0, "network", "create", "blue", "--subnet", "10.77.0.0/16"), "10.77.0.0/16", "--ipam-opt network=blue")
+	contains(t, "network create again", flannel(t, h, 1, "network", "create", "blue"), "exists already")
+	contains(t, "network ls", flannel(t, h, 0, "network", "ls"), "blue", "10.77.0.0/16")
+	flannel(t, h, 0, "network", "rm", "blue")
+	if left := strings.TrimSpace(s.ctl(t, "get", "--prefix", "--keys-only", prefix)); strings.Contains(left, "config") {
 		t.Errorf("after network rm: %s", left)
 	}
 }

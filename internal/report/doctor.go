@@ -1,6 +1,9 @@
 package report
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Difference is an object of the kernel that is not as wanted.
 type Difference struct {
@@ -30,3 +33,12 @@ func (l ClusterLease) Idle() time.Duration { return max(l.TTL-l.Left, 0) }
 // Stale tells whether the lease was left unrenewed for longer than a plugin that
 // runs does. Stock flanneld leaves one so for 23 hours.
 func (l ClusterLease) Stale() bool { return l.TTL > 0 && l.Idle() > min(l.TTL/3, maxRenewal)*5/4 }
+
+// Inside is where a peer's host answers in the network: at its tunnel's device
+// or, without a tunnel, at its bridge.
+func (n Network) Inside(p Peer) netip.Addr {
+	if n.Backend == "host-gw" {
+		return p.Subnet.Addr().Next()
+	}
+	return p.Subnet.Addr()
+}

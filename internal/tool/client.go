@@ -45,6 +45,10 @@ func (c *client) leave(ctx context.Context, network *string) (left []report.Left
 	return left, c.call(ctx, http.MethodPost, "leave", map[string]any{"Network": network}, &left)
 }
 
+func (c *client) create(ctx context.Context, network, subnet, backend string) (made report.Cluster, err error) {
+	return made, c.call(ctx, http.MethodPost, "networks", map[string]string{"Network": network, "Subnet": subnet, "Backend": backend}, &made)
+}
+
 func (c *client) remove(ctx context.Context, network string) error {
 	return c.call(ctx, http.MethodDelete, "networks?network="+url.QueryEscape(network), nil, nil)
 }
@@ -75,12 +79,12 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 	if err != nil {
 		return c.unreachable(err)
 	}
-	if res.StatusCode != http.StatusOK {
-		var failure struct{ Err string }
-		if json.Unmarshal(answer, &failure) != nil || failure.Err == "" {
-			failure.Err = fmt.Sprintf("the plugin at %s answers %s", c.socket, res.Status)
-		}
+	var failure struct{ Err string }
+	switch err := json.Unmarshal(answer, &failure); {
+	case err == nil && failure.Err != "": // an older plugin may say 200 with it
 		return errors.New(failure.Err)
+	case res.StatusCode != http.StatusOK:
+		return fmt.Errorf("the plugin at %s answers %s", c.socket, res.Status)
 	}
 	if into == nil {
 		return nil

@@ -67,6 +67,36 @@ func (t *tool) networkCommand() *cobra.Command {
 			return t.print(map[string]string{"Removed": name}, func(p *printer) { p.line("%s is removed", report.Title(name)) })
 		},
 	})
+	cmd.AddCommand(t.createCommand())
+	return cmd
+}
+
+func (t *tool) createCommand() *cobra.Command {
+	var subnet, backend string
+	cmd := &cobra.Command{
+		Use: "create NETWORK", Short: "Create a flannel network", Args: cobra.ExactArgs(1),
+		Long: "create writes a network's config to etcd, as the first docker network create with\n--ipam-opt network=NETWORK does. Hosts join it with that.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := t.resolve(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			made, err := t.client.create(cmd.Context(), name, subnet, backend)
+			if err != nil {
+				return err
+			}
+			return t.print(made, func(p *printer) {
+				option := ""
+				if name != "" {
+					option = " --ipam-opt network=" + name
+				}
+				p.line("%s is created: %s, %s", report.Title(name), made.CIDR, made.Backend)
+				p.line("on each host: docker network create -d flannel --ipam-driver flannel%s NAME", option)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&subnet, "subnet", "", "its CIDR, as 10.9.0.0/16; a free one without this flag")
+	cmd.Flags().StringVar(&backend, "backend", "", "vxlan, host-gw or udp; the setting BACKEND's without this flag")
 	return cmd
 }
 

@@ -141,13 +141,14 @@ func TestText(t *testing.T) {
 		{"env-json", healthy(), false, "env default --json", 0},
 		{"network-ls", healthy(), false, "network ls", 0},
 		{"network-rm", healthy(), false, "network rm blue", 0},
+		{"network-create", healthy(), false, "network create blue --subnet 10.9.0.0/16", 0},
 		{"leave", healthy(), false, "leave", 0},
 		{"version", healthy(), false, "version", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			socket, _ := serve(t, map[string]any{
 				"GET status": c.status, "GET leases": clusters(), "GET leases?network=": clusters()[:1], "GET networks": clusters(),
-				"POST leave": left, "DELETE networks?network=blue": struct{}{},
+				"POST leave": left, "POST networks": clusters()[1], "DELETE networks?network=blue": struct{}{},
 			})
 			code, out, said := run(t, socket, c.colours, strings.Fields(c.args)...)
 			if code != c.code || said != "" {
@@ -200,6 +201,10 @@ func TestExitCodes(t *testing.T) {
 		if code != c.code || out != "" || !strings.HasPrefix(said, "flannel: ") || !strings.Contains(said, c.says) {
 			t.Errorf("%s: exit code %d, prints %q and says %q; want %d and %q", c.args, code, out, said, c.code, c.says)
 		}
+	}
+	old, _ := serve(t, map[string]any{"GET status": map[string]string{"Err": "setting MTU=huge"}})
+	if code, out, said := run(t, old, false, "status"); code != Wrong || out != "" || !strings.Contains(said, "MTU=huge") {
+		t.Errorf("a plugin that knows no such call: exit code %d, prints %q and says %q", code, out, said)
 	}
 	for _, call := range []string{`POST leave {"Network":null}`, `POST leave {"Network":""}`} {
 		if !slices.Contains(*asked, call) {

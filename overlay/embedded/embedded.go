@@ -28,6 +28,10 @@ type Options struct {
 	// http://10.0.0.1:2379: the setting ETCD_LISTEN. It may change between two
 	// starts on the same data. Port 0 takes a free one.
 	Listen string
+	// CAFile, CertFile and KeyFile go with https: what clients' certificates are
+	// checked against, and the server's own certificate and key. Without a
+	// certificate no client is let in. Renewed files are used as they are found.
+	CAFile, CertFile, KeyFile string
 	// Log gets etcd's warnings; nil for nobody.
 	Log *slog.Logger
 }
@@ -36,6 +40,7 @@ type Options struct {
 type Server struct {
 	dir      string
 	listen   url.URL
+	certs    certs
 	wrong    error // with the options
 	log      *slog.Logger
 	ready    chan struct{}
@@ -50,7 +55,11 @@ func New(o Options) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	listen, err := parseListen(o.Listen)
-	return &Server{dir: o.Dir, listen: listen, wrong: err, log: o.Log, ready: make(chan struct{})}
+	c := certs{ca: o.CAFile, cert: o.CertFile, key: o.KeyFile}
+	if err == nil && listen.Scheme == "https" && !c.complete() {
+		err = fmt.Errorf("ETCD_LISTEN=%s: give ETCD_CAFILE, ETCD_CERTFILE and ETCD_KEYFILE, too", o.Listen)
+	}
+	return &Server{dir: o.Dir, listen: listen, certs: c, wrong: err, log: o.Log, ready: make(chan struct{})}
 }
 
 // Ready is closed once the server answers clients.
@@ -96,6 +105,10 @@ func (s *Server) run(ctx context.Context) error {
 		return err
 	}
 	clients := make(chan *grpc.Server, 1)
+	trusted, err := s.trusted()
+	if err != nil {
+		return err
+	}
 	cfg := s.config()
 	cfg.ServiceRegister = func(g *grpc.Server) { clients <- g }
 	etcd, err := start(cfg)
@@ -115,11 +128,17 @@ func (s *Server) run(ctx context.Context) error {
 	}
 	_, s.port, _ = net.SplitHostPort(etcd.Clients[0].Addr().String())
 	close(s.ready)
+	renewed, stop := s.renewed(ctx, trusted)
+	defer stop()
 	select {
 	case <-ctx.Done():
 		s.stopping.Store(true)
 		hangUp(<-clients)
 		return nil
+	case <-renewed:
+		s.stopping.Store(true)
+		hangUp(<-clients)
+		return ErrRenewed
 	case <-etcd.Server.StopNotify():
 		return errStopped
 	case err := <-etcd.Err():
@@ -168,17 +187,24 @@ func (s *Server) config() *embed.Config {
 	cfg.AutoCompactionMode = embed.CompactorModePeriodic
 	cfg.AutoCompactionRetention = "1h"
 	cfg.EnableGRPCGateway = false
+	if s.listen.Scheme == "https" {
+		cfg.ClientTLSInfo = s.certs.info()
+	}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(s.log, &s.stopping))
 	return cfg
 }
 
-// parseListen accepts what etcd can listen at without certificates.
+// parseListen accepts what etcd can listen at.
 func parseListen(text string) (url.URL, error) {
 	u, err := url.Parse(text)
 	if err == nil {
+		if u.User != nil {
+			u.User = url.User("hidden")
+			text = u.String()
+		}
 		host, port, splitErr := net.SplitHostPort(u.Host)
 		ip := net.ParseIP(host)
-		if u.Scheme == "http" && splitErr == nil && ip != nil && port != "" && (u.Path == "" || u.Path == "/") &&
+		if (u.Scheme == "http" || u.Scheme == "https") && splitErr == nil && ip != nil && port != "" && (u.Path == "" || u.Path == "/") &&
 			u.User == nil && u.RawQuery == "" {
 			u.Path = ""
 			return *u, nil

@@ -2,12 +2,9 @@ package etcd
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -27,7 +24,9 @@ type Options struct {
 	// CertFile and KeyFile are the client's certificate, both or neither.
 	CertFile, KeyFile string
 
-	Username, Password string // both or neither
+	// Username goes with Password, or with PasswordFile, which is read each
+	// time that the client signs in.
+	Username, Password, PasswordFile string
 
 	DialTimeout time.Duration // of one attempt to connect; 5 s if zero
 	CallTimeout time.Duration // of one call of a Store; DefaultCallTimeout if zero
@@ -53,35 +52,26 @@ func Dial(o Options) (*clientv3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (o.Username == "") != (o.Password == "") {
-		return nil, errors.New("etcd needs a user name and a password, or neither")
-	}
-	conf, err := tlsConfig(o)
-	if err != nil {
+	if err := o.check(secure); err != nil {
 		return nil, err
-	}
-	if conf != nil && !secure {
-		return nil, fmt.Errorf("etcd endpoints %s are not encrypted, although certificate files are given: https:// is accepted",
-			strings.Join(o.Endpoints, ","))
-	}
-	if conf == nil && secure {
-		conf = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	dialTimeout := orDefault(o.DialTimeout, defaultDialTimeout)
 	retry := backoff.DefaultConfig
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, maxRedial
+	id := identity{newHandshake(o.certs(), secure), o.Username}
 	ctx := context.WithValue(context.Background(), callTimeoutKey{}, o.CallTimeout)
-	dialing := []grpc.DialOption{
+	ctx = context.WithValue(ctx, identityKey{}, id)
+	dialing := append(newSession(o.Username, o.password()).options(),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: dialTimeout}),
-	}
+		grpc.WithTransportCredentials(id.hand),
+	)
 	if !strings.HasPrefix(o.Endpoints[0], "unix") {
-		l := newLines()
+		l := newLines(id.hand.trouble)
 		ctx = context.WithValue(ctx, linesKey{}, l)
 		dialing = append(dialing, grpc.WithContextDialer(l.dial))
 	}
 	cfg := clientv3.Config{
 		Endpoints:            o.Endpoints,
-		TLS:                  conf,
 		DialTimeout:          dialTimeout,
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
@@ -89,24 +79,12 @@ func Dial(o Options) (*clientv3.Client, error) {
 		Logger:               zap.NewNop(),
 		DialOptions:          dialing,
 	}
-	if o.Username != "" {
-		cfg.Token = pendingToken
-	}
 	client, err := clientv3.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for etcd %s: %w", strings.Join(o.Endpoints, ","), err)
 	}
-	if o.Username != "" {
-		client.Token, client.Username, client.Password = "", o.Username, o.Password
-	}
 	return client, nil
 }
-
-// pendingToken stands in for the token that the client gets for its user name
-// and password. With those in its config clientv3.New would wait for the server
-// to answer; with a token it does not, and asks for a new one as soon as the
-// server refuses this.
-const pendingToken = "pending"
 
 // callTimeoutKey finds Options.CallTimeout in the client's context, so that a
 // Store made of the client keeps to it.
@@ -141,7 +119,7 @@ func checkEndpoints(endpoints []string) (secure bool, err error) {
 			return false, fmt.Errorf("etcd endpoint %d of %d is not a URL such as http://10.0.0.1:2379", i+1, len(endpoints))
 		}
 		if u.User != nil {
-			return false, fmt.Errorf("etcd endpoint %s holds a user name: give it as a setting of its own", u.Host)
+			return false, fmt.Errorf("etcd endpoint %s holds a user name: give it as ETCD_USERNAME, and its password in ETCD_PASSWORD_FILE", u.Host)
 		}
 		switch u.Scheme {
 		case "http", "https", "unix", "unixs":
@@ -158,33 +136,4 @@ func checkEndpoints(endpoints []string) (secure bool, err error) {
 		}
 	}
 	return secure, nil
-}
-
-// tlsConfig reads the certificate files; nil where none is given.
-func tlsConfig(o Options) (*tls.Config, error) {
-	if (o.CertFile == "") != (o.KeyFile == "") {
-		return nil, errors.New("etcd needs a certificate file and a key file, or neither")
-	}
-	if o.CAFile == "" && o.CertFile == "" {
-		return nil, nil
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read etcd's CA file: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("etcd's CA file %s holds no PEM certificate", o.CAFile)
-		}
-	}
-	if o.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read etcd's client certificate %s and key %s: %w", o.CertFile, o.KeyFile, err)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
-	return conf, nil
 }

@@ -2,15 +2,9 @@ package etcd
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,12 +34,12 @@ func TestDialOptions(t *testing.T) {
 		{Options{Endpoints: []string{"http://a:secret@10.0.0.1:2379"}}, "10.0.0.1:2379 holds a user name"},
 		{Options{Endpoints: []string{"http://10.0.0.1:secret"}}, "endpoint 1 of 1 is not a URL"},
 		{Options{Endpoints: []string{one[0], "https://10.0.0.2:2379"}}, "partly encrypted"},
-		{Options{Endpoints: one, Username: "a"}, "a user name and a password, or neither"},
-		{Options{Endpoints: one, Password: "secret"}, "a user name and a password, or neither"},
-		{Options{Endpoints: one, CertFile: "c"}, "a certificate file and a key file, or neither"},
-		{Options{Endpoints: one, CAFile: filepath.Join(dir, "none")}, "read etcd's CA file"},
-		{Options{Endpoints: one, CAFile: empty}, "holds no PEM certificate"},
-		{Options{Endpoints: one, CertFile: empty, KeyFile: empty}, "read etcd's client certificate"},
+		{Options{Endpoints: one, Username: "a"}, "give a user name and a password, or neither"},
+		{Options{Endpoints: one, Password: "secret"}, "give a user name and a password, or neither"},
+		{Options{Endpoints: one, CertFile: "c"}, "give a certificate file and a key file, or neither"},
+		{Options{Endpoints: one, CAFile: filepath.Join(dir, "none")}, "ETCD_CAFILE="},
+		{Options{Endpoints: one, CAFile: empty}, " holds no PEM certificate: give"},
+		{Options{Endpoints: one, CertFile: empty, KeyFile: empty}, "ETCD_CERTFILE="},
 		{Options{Endpoints: one, CAFile: newCA(t, dir).file}, "http://10.0.0.1:2379 are not encrypted"},
 	} {
 		_, err := Dial(c.opt)
@@ -106,7 +100,7 @@ func TestDialNobody(t *testing.T) {
 // checkStore uses every kind of call: unary, the stream of Keep and the watch.
 func checkStore(t *testing.T, s *Store) {
 	t.Helper()
-	if _, err := s.Config(t.Context(), "", []byte(stockConfig)); err != nil {
+	if _, err := s.Config(t.Context(), "", fixed(stockConfig)); err != nil {
 		t.Error(err)
 		return
 	}
@@ -180,9 +174,9 @@ func TestDialTLS(t *testing.T) {
 	}{
 		{"CA only", open, Options{CAFile: ca.file}, ""},
 		{"client certificate", strict, withCert, ""},
-		{"another CA", open, Options{CAFile: other.file}, "certificate signed by unknown authority"},
-		{"the system's CAs", open, Options{}, "certificate signed by unknown authority"},
-		{"no client certificate", strict, Options{CAFile: ca.file}, "no answer"},
+		{"another CA", open, Options{CAFile: other.file}, "is not signed by ETCD_CAFILE="},
+		{"the system's CAs", open, Options{}, "set ETCD_CAFILE"},
+		{"no client certificate", strict, Options{CAFile: ca.file}, "wants a client certificate: set ETCD_CERTFILE and ETCD_KEYFILE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.opt.Endpoints = []string{c.endpoint}
@@ -200,7 +194,7 @@ func TestDialTLS(t *testing.T) {
 				checkStore(t, s)
 				return
 			}
-			_, err = s.Config(t.Context(), "", []byte(stockConfig))
+			_, err = s.Config(t.Context(), "", fixed(stockConfig))
 			if err == nil || !strings.Contains(err.Error(), c.refused) {
 				t.Errorf("error %v", err)
 			}
@@ -225,68 +219,4 @@ func tlsProxy(t *testing.T, target, dir string, clients *x509.CertPool) string {
 	p.wrap = func(l net.Listener) net.Listener { return tls.NewListener(l, conf) }
 	p.join(t)
 	return "https://" + p.addr
-}
-
-// authority is a CA of a test.
-type authority struct {
-	file string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newCA(t *testing.T, dir string) *authority {
-	a := &authority{file: filepath.Join(dir, "ca.pem")}
-	a.cert, a.key = a.sign(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, a.file)
-	return a
-}
-
-func (a *authority) pool() *x509.CertPool {
-	p := x509.NewCertPool()
-	p.AddCert(a.cert)
-	return p
-}
-
-// issue writes name.pem and name.key.
-func (a *authority) issue(t *testing.T, dir, name string) {
-	_, key := a.sign(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, filepath.Join(dir, name+".pem"))
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, filepath.Join(dir, name+".key"), "EC PRIVATE KEY", der)
-}
-
-// sign makes a certificate, by itself where there is no CA yet.
-func (a *authority) sign(t *testing.T, tmpl *x509.Certificate, file string) (*x509.Certificate, *ecdsa.PrivateKey) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl.SerialNumber = big.NewInt(time.Now().UnixNano())
-	tmpl.NotBefore, tmpl.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = tmpl, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, file, "CERTIFICATE", der)
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key
-}
-
-func writePEM(t *testing.T, file, kind string, der []byte) {
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -102,7 +102,7 @@ func dated(ctx context.Context, o Options, e *report.Endpoint) {
 	if strings.HasPrefix(e.URL, "unix") {
 		return
 	}
-	conf, err := tlsConfig(o)
+	conf, err := o.certs().config()
 	if err != nil {
 		return
 	}

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
 // keys are the keys of one network.
@@ -17,18 +18,13 @@ type keys struct {
 	network string
 }
 
-// networkName is what a network may be called: one path element.
-var networkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-
-// newKeys refuses names whose keys would mix with another network's. Above all
-// no name may begin with subnets: flanneld takes every key that does for a
-// lease, and drops all its routes over one it cannot read.
+// newKeys refuses names whose keys would mix with another network's.
 func newKeys(prefix, network string) (keys, error) {
 	if network == "" {
 		return keys{base: path.Join(prefix)}, nil
 	}
-	if !networkName.MatchString(network) || network == "config" || strings.HasPrefix(network, "subnets") {
-		return keys{}, fmt.Errorf("network name %q: up to 64 letters, digits, dots, dashes and underscores are accepted, beginning with a letter or digit, but not config and not subnets…", network)
+	if err := overlay.CheckName(network); err != nil {
+		return keys{}, err
 	}
 	return keys{base: path.Join(prefix, network), network: network}, nil
 }

@@ -3,7 +3,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,40 +19,63 @@ import (
 )
 
 // TestProcess runs the suite over a real etcd.
-func TestProcess(t *testing.T) { suite(t, startProcess(t)) }
+func TestProcess(t *testing.T) { suite(t, newWorld, startProcess(t)) }
 
 // startProcess runs the etcd of the PATH for one test and returns its endpoint.
 func startProcess(t *testing.T) string {
-	binary, err := exec.LookPath("etcd")
-	if err != nil {
-		t.Fatalf("the lab needs etcd (Debian: etcd-server): %v", err)
-	}
-	client, peer := freePort(t), freePort(t)
-	endpoint, peerURL := fmt.Sprintf("http://127.0.0.1:%d", client), fmt.Sprintf("http://127.0.0.1:%d", peer)
-	cmd := exec.Command(binary, "--name", "lab", "--data-dir", t.TempDir(), "--log-outputs", "stderr", "--logger", "zap",
-		"--listen-client-urls", endpoint, "--advertise-client-urls", endpoint,
-		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "lab="+peerURL)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // says that it was ended
-		if t.Failed() {
-			t.Logf("etcd's log:\n%s", log.String())
-		}
-	})
-	// The client waits for the server.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	status, err := dial(t, endpoint).Status(ctx, endpoint)
+	p := newProcess(t, "http")
+	p.start(t)
+	status, err := dial(t, p.endpoint).Status(t.Context(), p.endpoint) // waits for the server
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("etcd %s", status.Version)
-	return endpoint
+	return p.endpoint
+}
+
+// process is a real etcd, which keeps its data and its address over restarts.
+type process struct {
+	endpoint string
+	args     []string
+	cmd      *exec.Cmd
+	log      logbuf.Buffer
+}
+
+func newProcess(t *testing.T, scheme string, args ...string) *process {
+	client, peer := freePort(t), freePort(t)
+	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
+	p := &process{endpoint: fmt.Sprintf("%s://127.0.0.1:%d", scheme, client)}
+	p.args = append([]string{"--name", "lab", "--data-dir", t.TempDir(), "--log-outputs", "stderr", "--logger", "zap",
+		"--listen-client-urls", p.endpoint, "--advertise-client-urls", p.endpoint,
+		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "lab=" + peerURL}, args...)
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Logf("etcd's log:\n%s", p.log.String())
+		}
+	})
+	return p
+}
+
+func (p *process) start(t *testing.T) {
+	t.Helper()
+	binary, err := exec.LookPath("etcd")
+	if err != nil {
+		t.Fatalf("the lab needs etcd (Debian: etcd-server): %v", err)
+	}
+	p.cmd = exec.Command(binary, p.args...)
+	p.cmd.Stderr = &p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) stop() {
+	if p.cmd != nil {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		_ = p.cmd.Wait() // says that it was ended
+		p.cmd = nil
+	}
 }
 
 func freePort(t *testing.T) int {

@@ -17,8 +17,9 @@ import (
 // has no more is dead, and nobody says so: waiting for an answer takes longer
 // than connecting anew.
 type lines struct {
-	mu   sync.Mutex
-	open map[*line]struct{}
+	mu      sync.Mutex
+	open    map[*line]struct{}
+	trouble *trouble // forgotten where nobody answers at all
 }
 
 type line struct {
@@ -26,13 +27,14 @@ type line struct {
 	of *lines
 }
 
-func newLines() *lines { return &lines{open: map[*line]struct{}{}} }
+func newLines(t *trouble) *lines { return &lines{open: map[*line]struct{}{}, trouble: t} }
 
 // dial connects to a host and port.
 func (l *lines) dial(ctx context.Context, addr string) (net.Conn, error) {
 	dialer := net.Dialer{Control: giveUpSoon}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
+		l.trouble.set(nil, false)
 		return nil, err
 	}
 	one := &line{conn, l}

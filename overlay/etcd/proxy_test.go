@@ -9,6 +9,7 @@ import (
 
 // proxy stands between a client and a server, to cut them apart.
 type proxy struct {
+	scheme string
 	target string
 	addr   string
 	mu     sync.Mutex
@@ -24,7 +25,7 @@ func newProxy(t testing.TB, endpoint string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{target: u.Host, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}}
+	p := &proxy{scheme: u.Scheme, target: u.Host, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}}
 	p.join(t)
 	t.Cleanup(func() {
 		p.cut()
@@ -33,7 +34,7 @@ func newProxy(t testing.TB, endpoint string) *proxy {
 	return p
 }
 
-func (p *proxy) endpoint() string { return "http://" + p.addr }
+func (p *proxy) endpoint() string { return p.scheme + "://" + p.addr }
 
 // join lets clients connect.
 func (p *proxy) join(t testing.TB) {

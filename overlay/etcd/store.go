@@ -78,14 +78,14 @@ func New(client *clientv3.Client, prefix string, opts ...Option) *Store {
 
 // Config returns the network's config, and creates it from initial where there
 // is none. The first to create it wins; the others get what it wrote.
-func (s *Store) Config(ctx context.Context, network string, initial []byte) (overlay.Config, error) {
+func (s *Store) Config(ctx context.Context, network string, initial overlay.Initial) (overlay.Config, error) {
 	k, err := newKeys(s.prefix, network)
 	if err != nil {
 		return overlay.Config{}, err
 	}
 	text, err := s.configText(ctx, k, initial)
 	if err != nil {
-		return overlay.Config{}, s.wrap(err, "read the config of %s", k)
+		return overlay.Config{}, err
 	}
 	cfg, err := overlay.ParseConfig(text)
 	if err != nil {
@@ -94,35 +94,13 @@ func (s *Store) Config(ctx context.Context, network string, initial []byte) (ove
 	return cfg, nil
 }
 
-// configText reads the config key, or creates it by compare-and-create.
-func (s *Store) configText(ctx context.Context, k keys, initial []byte) ([]byte, error) {
-	ctx, cancel := s.call(ctx)
-	defer cancel()
-	got, err := s.client.Get(ctx, k.config())
+// Networks returns the configs of all networks by name.
+func (s *Store) Networks(ctx context.Context) (map[string]overlay.Config, error) {
+	all, _, err := s.networks(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.wrap(err, "list the networks")
 	}
-	if len(got.Kvs) > 0 {
-		return got.Kvs[0].Value, nil
-	}
-	if len(initial) == 0 {
-		return nil, overlay.ErrNoConfig
-	}
-	if _, err := overlay.ParseConfig(initial); err != nil {
-		return nil, fmt.Errorf("there is none, and the one to create is not valid: %w", err)
-	}
-	made, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(k.config()), "=", 0)).
-		Then(clientv3.OpPut(k.config(), string(initial))).
-		Else(clientv3.OpGet(k.config())).
-		Commit()
-	if err != nil {
-		return nil, err
-	}
-	if made.Succeeded {
-		return initial, nil
-	}
-	return made.Responses[0].GetResponseRange().Kvs[0].Value, nil
+	return all, nil
 }
 
 // Unreachable tells whether an error of a Store means that etcd did not answer.
@@ -148,8 +126,12 @@ func (s *Store) wrap(err error, format string, args ...any) error {
 // about: refused, an unknown certificate. The client waits for one in silence;
 // a call that does not wait is told.
 func (s *Store) explain(err error) error {
+	id := identityOf(s.client)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		return err
+		return id.explain(err, s.prefix)
+	}
+	if why := id.hand.trouble.get(); why != nil {
+		return fmt.Errorf("no answer: %w (%w)", why, err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()

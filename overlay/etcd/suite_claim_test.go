@@ -31,7 +31,7 @@ func testClaimFresh(t *testing.T, w *world) {
 		t.Errorf("value %s, leased %v", got, leased)
 	}
 	// In a network with a name, the same under its name.
-	if _, err := w.store.Config(t.Context(), "blue", []byte(`{"Network":"10.6.0.0/16"}`)); err != nil {
+	if _, err := w.store.Config(t.Context(), "blue", fixed(`{"Network":"10.6.0.0/16"}`)); err != nil {
 		t.Fatal(err)
 	}
 	l, err = w.store.Claim(t.Context(), "blue", claimOf(1))

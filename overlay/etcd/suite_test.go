@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,15 +10,16 @@ import (
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
 // TestEmbedded runs the suite over the embedded server.
-func TestEmbedded(t *testing.T) { suite(t, startEmbedded(t)) }
+func TestEmbedded(t *testing.T) { suite(t, newWorld, startEmbedded(t)) }
 
 // suite is what every etcd must do for us.
-func suite(t *testing.T, endpoint string) {
+func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 	for name, test := range map[string]func(*testing.T, *world){
 		"ConfigRace":        testConfigRace,
 		"ConfigErrors":      testConfigErrors,
@@ -29,6 +31,8 @@ func suite(t *testing.T, endpoint string) {
 		"ClaimStale":        testClaimStale,
 		"ClaimTwice":        testClaimTwice,
 		"ClaimTTL":          testClaimTTL,
+		"ConfigCensus":      testConfigCensus,
+		"Networks":          testNetworks,
 		"ClaimRespectsJunk": testClaimRespectsJunk,
 		"ClaimDualStack":    testClaimDualStack,
 		"ClaimCancelled":    testClaimCancelled,
@@ -44,10 +48,10 @@ func suite(t *testing.T, endpoint string) {
 		"WatchReconnect":    testWatchReconnect,
 		"WatchCompacted":    testWatchCompacted,
 		"WatchLarge":        testWatchLarge,
-		"Census":            testCensus,
+		"Survey":            testSurvey,
 		"Remove":            testRemove,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, newWorld(t, endpoint)) })
+		t.Run(name, func(t *testing.T) { test(t, newWorld(t, etcd)) })
 	}
 }
 
@@ -63,7 +67,7 @@ func testConfigRace(t *testing.T, w *world) {
 		s := w.newStore(t)
 		all.Go(func() {
 			var err error
-			if got[i], err = s.Config(t.Context(), "", []byte(texts[i%2])); err != nil {
+			if got[i], err = s.Config(t.Context(), "", fixed(texts[i%2])); err != nil {
 				t.Error(err)
 			}
 		})
@@ -85,7 +89,7 @@ func testConfigRace(t *testing.T, w *world) {
 }
 
 func testConfigErrors(t *testing.T, w *world) {
-	_, err := w.store.Config(t.Context(), "", []byte(`{"Network":"x"}`))
+	_, err := w.store.Config(t.Context(), "", fixed(`{"Network":"x"}`))
 	if err == nil || !strings.Contains(err.Error(), `Network "x"`) || !strings.Contains(err.Error(), w.endpoint) {
 		t.Errorf("a bad initial config: %v", err)
 	}
@@ -93,12 +97,12 @@ func testConfigErrors(t *testing.T, w *world) {
 		t.Errorf("it was written: %s", text)
 	}
 	w.put(t, "/config", `{"Network":"10.0.0.0/31"}`)
-	_, err = w.store.Config(t.Context(), "", []byte(stockConfig))
+	_, err = w.store.Config(t.Context(), "", fixed(stockConfig))
 	if err == nil || !strings.Contains(err.Error(), w.prefix+"/config") {
 		t.Errorf("a bad config in etcd: %v", err)
 	}
 	for _, name := range []string{"config", "subnets", "subnets-blue", "a/b", "..", "blue "} {
-		if _, err := w.store.Config(t.Context(), name, []byte(stockConfig)); err == nil {
+		if _, err := w.store.Config(t.Context(), name, fixed(stockConfig)); err == nil {
 			t.Errorf("network %q is accepted", name)
 		}
 	}
@@ -168,4 +172,69 @@ func testRelease(t *testing.T, w *world) {
 		}
 	}
 	w.checkLeases(t)
+}
+
+// Twenty hosts that begin six networks at once, the default one among them, agree
+// on each, and no two networks get the same.
+func testConfigCensus(t *testing.T, w *world) {
+	names := []string{"", "net1", "net2", "net3", "net4", "net5"}
+	got := make([]overlay.Config, 20)
+	var g errgroup.Group
+	for i := range got {
+		s, name := w.newStore(t), names[i%len(names)]
+		g.Go(func() (err error) {
+			got[i], err = s.Config(t.Context(), name, func(others map[string]overlay.Config) ([]byte, error) {
+				if _, known := others[name]; known {
+					t.Errorf("%q is created, and there already", name)
+				}
+				return overlay.NewConfig(unused(others), 24, nil)
+			})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := w.store.Networks(t.Context())
+	if err != nil || len(all) != len(names) {
+		t.Fatalf("networks %v, %v", all, err)
+	}
+	for i, cfg := range got {
+		if name := names[i%len(names)]; !cfg.Equal(all[name]) {
+			t.Errorf("host %d has %s as %q, which is %s", i, cfg.Network, name, all[name].Network)
+		}
+	}
+	seen := map[netip.Prefix]string{}
+	for name, cfg := range all {
+		if other, taken := seen[cfg.Network]; taken {
+			t.Errorf("%q and %q both have %s", name, other, cfg.Network)
+		}
+		seen[cfg.Network] = name
+	}
+}
+
+// unused is the first /16 from 10.6.0.0 that no network has.
+func unused(others map[string]overlay.Config) netip.Prefix {
+	for n := 6; ; n++ {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 16)
+		if !slices.ContainsFunc(slices.Collect(maps.Values(others)), func(c overlay.Config) bool { return c.Network == p }) {
+			return p
+		}
+	}
+}
+
+// Junk beside the networks is none, and no name of ours.
+func testNetworks(t *testing.T, w *world) {
+	w.configure(t, stockConfig)
+	w.put(t, "/red/config", `{"Network":"10.6.0.0/16"}`)
+	for key, value := range map[string]string{
+		"/bad/config": "{", "/a/b/config": stockConfig, "/.networks": "red", "/config.old": stockConfig,
+		"/red/subnets/10.6.1.0-24": valueOf(1), "/subnets/config": stockConfig,
+	} {
+		w.put(t, key, value)
+	}
+	all, err := w.store.Networks(t.Context())
+	if err != nil || len(all) != 2 || all[""].Network.String() != "10.5.0.0/16" || all["red"].Network.String() != "10.6.0.0/16" {
+		t.Errorf("networks %v, %v", all, err)
+	}
 }

@@ -106,7 +106,7 @@ func testWatchConfig(t *testing.T, w *world) {
 // Networks below one prefix do not see each other.
 func testWatchNetworks(t *testing.T, w *world) {
 	w.configure(t, stockConfig)
-	if _, err := w.store.Config(t.Context(), "green", []byte(`{"Network":"10.6.0.0/16"}`)); err != nil {
+	if _, err := w.store.Config(t.Context(), "green", fixed(`{"Network":"10.6.0.0/16"}`)); err != nil {
 		t.Fatal(err)
 	}
 	plain, green := watch(t, w.store, ""), watch(t, w.store, "green")
@@ -139,7 +139,9 @@ func testWatchReconnect(t *testing.T, w *world) {
 	w.put(t, "/subnets/10.5.1.0-24", valueOf(1))
 	w.put(t, "/subnets/10.5.2.0-24", valueOf(2))
 	p := newProxy(t, w.endpoint)
-	seen := watch(t, New(dial(t, p.endpoint()), w.prefix), "")
+	through := w.user
+	through.Endpoints = []string{p.endpoint()}
+	seen := watch(t, New(dialAs(t, through), w.prefix), "")
 	seen.await(t, "two leases", func(s overlay.Snapshot) bool { return len(s.Leases) == 2 })
 	for i := range 3 {
 		p.cut()

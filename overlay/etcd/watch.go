@@ -2,13 +2,15 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
-	"math/rand/v2"
+	random "math/rand/v2"
 	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
@@ -78,7 +80,12 @@ var (
 // leases are watched each by itself, since other networks' keys lie between.
 // The connection may be lost and made anew between the reading and the watch:
 // the watch must begin on the cluster that was read.
+//
+// The client carries all watches of one metadata on one stream, with the token
+// that the stream began with: a watch that begins when that has expired would be
+// refused. So every call has a stream of its own.
 func (s *Store) stream(ctx context.Context, v *view, emit func(overlay.Snapshot)) error {
+	ctx = metadata.AppendToOutgoingContext(ctx, "docker-flannel-watch", rand.Text())
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	var connection sync.WaitGroup
 	defer connection.Wait()
@@ -134,5 +141,5 @@ type delay struct{ next time.Duration }
 func (b *delay) wait(ctx context.Context) error {
 	d := b.next
 	b.next = min(2*d, maxBackoff)
-	return pause(ctx, d/2+rand.N(d))
+	return pause(ctx, d/2+random.N(d))
 }

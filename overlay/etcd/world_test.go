@@ -44,6 +44,7 @@ func startEmbedded(t testing.TB) string {
 // world is one test's part of a server: a prefix of its own.
 type world struct {
 	endpoint string
+	user     Options // of the stores
 	prefix   string
 	client   *clientv3.Client // the test's own
 	store    *Store           // on another client
@@ -51,7 +52,13 @@ type world struct {
 }
 
 func newWorld(t testing.TB, endpoint string) *world {
-	w := &world{endpoint: endpoint, prefix: "/" + t.Name(), client: dial(t, endpoint)}
+	open := Options{Endpoints: []string{endpoint}}
+	return newWorldOf(t, open, open)
+}
+
+// newWorldOf is a world whose test is one client, and whose stores are another.
+func newWorldOf(t testing.TB, test, stores Options) *world {
+	w := &world{endpoint: stores.Endpoints[0], user: stores, prefix: "/" + t.Name(), client: dialAs(t, test)}
 	w.store = w.newStore(t)
 	w.before = map[clientv3.LeaseID]bool{}
 	all, err := w.client.Leases(t.Context())
@@ -66,7 +73,15 @@ func newWorld(t testing.TB, endpoint string) *world {
 
 func dial(t testing.TB, endpoint string) *clientv3.Client {
 	t.Helper()
-	c, err := Dial(Options{Endpoints: []string{endpoint}, CallTimeout: 20 * time.Second})
+	return dialAs(t, Options{Endpoints: []string{endpoint}})
+}
+
+func dialAs(t testing.TB, o Options) *clientv3.Client {
+	t.Helper()
+	if o.CallTimeout == 0 {
+		o.CallTimeout = 20 * time.Second
+	}
+	c, err := Dial(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,12 +91,12 @@ func dial(t testing.TB, endpoint string) *clientv3.Client {
 
 // newStore is another host's store.
 func (w *world) newStore(t testing.TB) *Store {
-	return New(dial(t, w.endpoint), w.prefix)
+	return New(dialAs(t, w.user), w.prefix)
 }
 
 func (w *world) configure(t testing.TB, config string) {
 	t.Helper()
-	if _, err := w.store.Config(t.Context(), "", []byte(config)); err != nil {
+	if _, err := w.store.Config(t.Context(), "", fixed(config)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -238,4 +253,9 @@ func leases(s overlay.Snapshot) string {
 		fmt.Fprintf(&b, "junk %s: %s\n", j.Key, j.Reason)
 	}
 	return b.String()
+}
+
+// fixed is an Initial that returns one text.
+func fixed(text string) overlay.Initial {
+	return func(map[string]overlay.Config) ([]byte, error) { return []byte(text), nil }
 }

@@ -3,6 +3,7 @@
 package hostgw
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
@@ -26,12 +27,15 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return overlay.Publication{Type: Type, MTU: self.Underlay.MTU}, nil
 }
 
+// Distinct returns raw: routes of several networks are in nobody's way.
+func (Backend) Distinct(raw json.RawMessage, _ []json.RawMessage) (json.RawMessage, error) {
+	return raw, nil
+}
+
 // Plan returns one route a peer.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
-	state := kernel.State{
-		Forwards: self.Through(self.Underlay.Name),
-		Routes:   make([]kernel.Route, 0, len(peers)),
-	}
+	state := kernel.State{Routes: make([]kernel.Route, 0, len(peers))}
+	self.Plain(&state)
 	var junk []overlay.Junk
 	for _, peer := range peers {
 		route, err := self.Direct(peer)

@@ -42,7 +42,8 @@ func TestPlan(t *testing.T) {
 	})
 	want := `route 10.5.9.0/24 via 192.0.2.2 dev eth0 src 10.5.7.1
 forward in eth0 out fl-0123456789ab src 10.5.0.0/16 dst 10.5.7.0/24
-forward in fl-0123456789ab out eth0 src 10.5.7.0/24 dst 10.5.0.0/16`
+forward in fl-0123456789ab out eth0 src 10.5.7.0/24 dst 10.5.0.0/16
+closed 10.5.0.0/16`
 	if got := strings.TrimSpace(state.String()); got != want {
 		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
 	}

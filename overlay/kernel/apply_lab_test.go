@@ -310,9 +310,12 @@ func TestDeadline(t *testing.T) {
 func TestConflict(t *testing.T) {
 	h := newHost(t)
 	h.sh(`ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0
-ip route add 10.8.1.0/24 via 10.0.0.9`)
+ip route add 10.8.1.0/24 via 10.0.0.9
+ip addr add 10.9.3.1/32 dev lo`)
 	for _, c := range []struct{ prefix, device, says string }{
 		{"10.8.2.0/24", "flannel.2", ""},
+		{"10.9.2.0/24", "flannel.2", ""},
+		{"10.9.0.0/16", "flannel.2", "this host's address 10.9.3.1 on lo"},
 		{"", "flannel.1", "ip link del flannel.1"},
 		{"10.8.0.0/16", "flannel.2", "10.8.1.0/24 via 10.0.0.9"},
 	} {

@@ -22,8 +22,27 @@ func (k *Kernel) Conflict(p netip.Prefix, devices ...string) (string, error) {
 		return "", nil
 	}
 	route, err := k.Overlap(p)
-	if err != nil || route == "" {
+	if err != nil {
 		return "", err
 	}
-	return "this host's route " + route, nil
+	if route != "" {
+		return "this host's " + route, nil
+	}
+	addrs, err := k.readAddrs()
+	if err != nil {
+		return "", err
+	}
+	return within(p, addrs, links), nil
+}
+
+// within tells which address of the host lies in p, in words; empty for none. Not
+// every one shows in the main table: the loopback device's do not.
+func within(p netip.Prefix, addrs []addrInfo, links []linkInfo) string {
+	for _, a := range addrs {
+		i := slices.IndexFunc(links, func(l linkInfo) bool { return l.index == a.index })
+		if i >= 0 && links[i].alias != Alias && p.Contains(a.prefix.Addr()) {
+			return fmt.Sprintf("this host's address %s on %s", a.prefix.Addr(), links[i].name)
+		}
+	}
+	return ""
 }

@@ -19,8 +19,9 @@ func (s State) String() string {
 	lines = append(lines, sorted(s.Neighs)...)
 	lines = append(lines, sorted(s.FDB)...)
 	lines = append(lines, sorted(s.Routes)...)
-	for _, r := range rulesOf(s) {
-		lines = append(lines, r.String())
+	if rules := tableOf(s).text; rules != "" {
+		rules = strings.TrimPrefix(rules, chainText+"\n") // the chain that is always there
+		lines = append(lines, strings.Split(strings.TrimSuffix(rules, "\n"), "\n")...)
 	}
 	if len(lines) == 0 {
 		return ""

@@ -227,6 +227,8 @@ func example(n int) State {
 			{In: "flannel.1", Out: "fl-blue", Src: netip.MustParsePrefix("10.5.0.0/16")},
 		},
 		Guards: []string{"fl-blue"},
+		Closed: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
+		Seals:  []Seal{{In: "docker", Out: "eth0", Port: 8472}},
 	}
 	s.Neighs, s.FDB, s.Routes = peers(n)
 	return s

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -102,19 +103,25 @@ func (k *Kernel) writeTable(want table, remove bool) error {
 	conn.DelTable(ours)
 	if !remove {
 		conn.AddTable(ours)
-		policy := nftables.ChainPolicyAccept
-		chain := conn.AddChain(&nftables.Chain{
-			Name: "forward", Table: ours, Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(chainPriority), Policy: &policy,
-		})
-		for _, r := range want.rules {
-			conn.AddRule(&nftables.Rule{
-				Table: ours, Chain: chain, Exprs: r.exprs(),
-				UserData: userdata.AppendString(nil, userdata.TypeComment, r.String()),
-			})
+		for _, c := range want.chains {
+			addChain(conn, ours, c)
 		}
 	}
 	return k.tables.commit()
+}
+
+func addChain(conn *nftables.Conn, table *nftables.Table, c baseChain) {
+	policy, hook := nftables.ChainPolicyAccept, nftables.ChainHook(c.hook)
+	chain := conn.AddChain(&nftables.Chain{
+		Name: c.name, Table: table, Type: c.kind,
+		Hooknum: &hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.priority)), Policy: &policy,
+	})
+	for _, r := range c.rules {
+		conn.AddRule(&nftables.Rule{
+			Table: table, Chain: chain, Exprs: r.exprs(),
+			UserData: userdata.AppendString(nil, userdata.TypeComment, r.String()),
+		})
+	}
 }
 
 // exprs accepts what the Forward describes. The addresses come first: to
@@ -144,6 +151,36 @@ func (g guard) exprs() []expr.Any {
 		key = expr.MetaKeyOIFNAME
 	}
 	return append(onDevice(key, g.link), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
+}
+
+// exprs counts and drops what is left from the network to itself.
+func (c closed) exprs() []expr.Any {
+	p := netip.Prefix(c)
+	e := append(inPrefix(p, false), inPrefix(p, true)...)
+	e = append(e, ofFamily(p)...)
+	return append(e, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
+}
+
+// exprs counts and drops what the Seal describes.
+func (s Seal) exprs() []expr.Any {
+	e := append(matchDevice(expr.MetaKeyIIFNAME, []byte(s.In)), onDevice(expr.MetaKeyOIFNAME, s.Out)...)
+	return append(e, dropPort(s.Port)...)
+}
+
+// exprs counts and drops the same where this host is where it leads.
+func (l lid) exprs() []expr.Any {
+	return append(matchDevice(expr.MetaKeyIIFNAME, []byte(l.In)), dropPort(l.Port)...)
+}
+
+// dropPort counts and drops what is sent to a UDP port.
+func dropPort(port int) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, // destination port
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, uint16(port))},
+		&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+	}
 }
 
 // onDevice matches one device's full name.

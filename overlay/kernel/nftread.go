@@ -64,20 +64,16 @@ func parseChain(b []byte) chain {
 	return c
 }
 
-// String describes a chain as chainText does.
+// String describes a chain.
 func (c chain) String() string {
 	if c.kind == "" {
 		return "chain " + c.name
-	}
-	hook := fmt.Sprint(c.hook)
-	if c.hook == unix.NF_INET_FORWARD {
-		hook = "forward"
 	}
 	policy := "drop"
 	if c.policy == nfAccept {
 		policy = "accept"
 	}
-	return fmt.Sprintf("chain %s type %s hook %s priority %d policy %s", c.name, c.kind, hook, c.priority, policy)
+	return fmt.Sprintf("chain %s type %s hook %s priority %d policy %s", c.name, c.kind, hookName(c.hook), c.priority, policy)
 }
 
 // Verdicts of linux/netfilter.h and linux/netfilter/nf_tables.h.

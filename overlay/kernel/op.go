@@ -36,8 +36,8 @@ func (r Route) link() string { return r.Link }
 // table is our nftables table: a line for its chain and one for each rule. An
 // empty text means that there is none.
 type table struct {
-	text  string
-	rules []rule // of a wanted one
+	text   string
+	chains []baseChain // of a wanted one
 }
 
 func (t table) kind() string { return "nft" }

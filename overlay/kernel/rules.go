@@ -3,23 +3,41 @@ package kernel
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
-// Our table holds one chain; its rules are named by their texts, which the
+// Our table holds one chain that says what is forwarded, and one for what the host
+// takes itself where tunnels end here. Rules are named by their texts, which the
 // kernel keeps for us as comments.
 
 // chainPriority puts our chain after conntrack and before the filter tables of
 // others, which stand at 0.
 const chainPriority = -5
 
-// chainText describes the chain as it must be.
-var chainText = fmt.Sprintf("chain forward type filter hook forward priority %d policy accept", chainPriority)
+// baseChain is one chain of our table.
+type baseChain struct {
+	name     string
+	kind     nftables.ChainType
+	hook     uint32
+	priority int32
+	rules    []rule
+}
 
-// rule is one rule of ours: a Forward or a guard.
+// String describes the chain as it must be.
+func (c baseChain) String() string {
+	return chain{name: c.name, kind: string(c.kind), hook: c.hook, priority: c.priority, policy: nfAccept}.String()
+}
+
+// chainText describes the chain that is always there.
+var chainText = forwardRules(State{}).String()
+
+// rule is one rule of ours: a Forward, a Seal, a guard or a closed network.
 type rule interface {
 	String() string // unique, and what the rule is known by
 	exprs() []expr.Any
@@ -38,12 +56,25 @@ func (g guard) String() string {
 	return "guard in " + g.link
 }
 
-// rulesOf gives a state's rules in the order they must stand: what is let
-// through, then the guards that drop the rest. Of what is let through, the
+// closed is the rule that drops what is left from a network to itself.
+type closed netip.Prefix
+
+func (c closed) String() string { return "closed " + netip.Prefix(c).String() }
+
+// String is the seal as in "seal in docker* out eth0 udp 8472".
+func (s Seal) String() string { return fmt.Sprintf("seal in %s* out %s udp %d", s.In, s.Out, s.Port) }
+
+// lid is the part of a Seal that is about this host's own end of the tunnels.
+type lid Seal
+
+func (l lid) String() string { return fmt.Sprintf("seal in %s* udp %d", l.In, l.Port) }
+
+// forwardRules gives the chain that lets packets pass, in the order its rules
+// must stand: what is let through, then what drops the rest. Of what is let through, the
 // rules with addresses stand first: they are cheap to pass by, and carry what
 // goes between hosts.
-func rulesOf(s State) []rule {
-	var accepts, plain, guards []rule
+func forwardRules(s State) baseChain {
+	var accepts, plain, seals, guards []rule
 	for _, f := range s.Forwards {
 		if f.Src.IsValid() || f.Dst.IsValid() {
 			accepts = append(accepts, f)
@@ -54,7 +85,23 @@ func rulesOf(s State) []rule {
 	for _, link := range s.Guards {
 		guards = append(guards, guard{link, false}, guard{link, true})
 	}
-	return slices.Concat(tidy(accepts), tidy(plain), tidy(guards))
+	for _, seal := range s.Seals {
+		seals = append(seals, seal)
+	}
+	for _, p := range s.Closed {
+		guards = append(guards, closed(p))
+	}
+	rules := slices.Concat(tidy(accepts), tidy(plain), tidy(seals), tidy(guards))
+	return baseChain{"forward", nftables.ChainTypeFilter, unix.NF_INET_FORWARD, chainPriority, rules}
+}
+
+// inputRules gives the chain of what the host does not take.
+func inputRules(s State) baseChain {
+	var lids []rule
+	for _, seal := range s.Seals {
+		lids = append(lids, lid(seal))
+	}
+	return baseChain{"input", nftables.ChainTypeFilter, unix.NF_INET_LOCAL_IN, chainPriority, tidy(lids)}
 }
 
 // tidy sorts rules by their texts, equal ones once.
@@ -65,14 +112,30 @@ func tidy(rules []rule) []rule {
 
 // tableOf is the table that a state asks for; without rules, none.
 func tableOf(s State) table {
-	t := table{rules: rulesOf(s)}
-	if len(t.rules) == 0 {
-		return t
+	forward, input := forwardRules(s), inputRules(s)
+	t := table{chains: []baseChain{forward}}
+	if len(input.rules) > 0 {
+		t.chains = append(t.chains, input)
 	}
-	lines := []string{chainText}
-	for _, r := range t.rules {
-		lines = append(lines, r.String())
+	if len(t.chains) == 1 && len(forward.rules) == 0 {
+		return table{}
+	}
+	var lines []string
+	for _, c := range t.chains {
+		lines = append(lines, c.String())
+		for _, r := range c.rules {
+			lines = append(lines, r.String())
+		}
 	}
 	t.text = strings.Join(lines, "\n") + "\n"
 	return t
+}
+
+// hookName is nft's, by the kernel's number for the family inet.
+func hookName(hook uint32) string {
+	names := [...]string{"prerouting", "input", "forward", "output", "postrouting"}
+	if hook < uint32(len(names)) {
+		return names[hook]
+	}
+	return fmt.Sprint(hook)
 }

@@ -23,6 +23,10 @@ type State struct {
 	// Guards names bridges that forward only what Forwards accepts: every
 	// other packet routed into or out of them is dropped.
 	Guards []string
+	// Closed names networks between whose own addresses nothing is routed but
+	// what Forwards accepts, whatever the devices.
+	Closed []netip.Prefix
+	Seals  []Seal
 }
 
 // MAC is a 48-bit Ethernet address, comparable.
@@ -161,6 +165,14 @@ type Route struct {
 type Forward struct {
 	In, Out  string
 	Src, Dst netip.Prefix
+}
+
+// Seal drops UDP packets that come from devices whose names begin with In, for a
+// port on which tunnels end: those routed to Out, but for what Forwards accepts,
+// and those for this host.
+type Seal struct {
+	In, Out string
+	Port    int
 }
 
 // The marks that tell what is ours; nothing without one is ever touched.

@@ -97,9 +97,11 @@ type book struct {
 	changed chan struct{}
 }
 
-func (b *book) Config(context.Context, string, []byte) (overlay.Config, error) {
+func (b *book) Config(context.Context, string, overlay.Initial) (overlay.Config, error) {
 	return overlay.ParseConfig([]byte(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`))
 }
+
+func (*book) Networks(context.Context) (map[string]overlay.Config, error) { return nil, nil }
 
 func (b *book) Claim(_ context.Context, _ string, c overlay.Claim) (overlay.Lease, error) {
 	b.mu.Lock()

@@ -63,6 +63,24 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return overlay.Publication{Overhead: Overhead, MTU: self.Underlay.MTU}, nil
 }
 
+// vxlanPort is the UDP port of all vxlan networks, on which the kernel listens.
+const vxlanPort = 8472
+
+// Distinct gives a network a port of its own.
+func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error) {
+	own, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	taken := []int{vxlanPort}
+	for _, o := range others {
+		if p, err := parse(o); err == nil {
+			taken = append(taken, p.Port)
+		}
+	}
+	return overlay.Unlike(raw, "Port", own.Port, DefaultPort+1, maxPort, taken)
+}
+
 // Plan returns the TUN device, with the whole network routed to it: what no
 // peer holds is answered there.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
@@ -89,6 +107,7 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		Forwards: self.Through(name),
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
+		Seals:  self.Seals(p.Port),
 	}, junk
 }
 

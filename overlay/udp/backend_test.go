@@ -55,8 +55,15 @@ addr flannel0 10.5.7.0/32
 route 10.5.0.0/16 dev flannel0
 forward in fl-0123456789ab out flannel0 src 10.5.7.0/24 dst 10.5.0.0/16
 forward in flannel0 out fl-0123456789ab src 10.5.0.0/16 dst 10.5.7.0/24
+seal in br-* out eth0 udp 8285
+seal in docker* out eth0 udp 8285
+seal in fl-* out eth0 udp 8285
 guard in flannel0
-guard out flannel0`
+guard out flannel0
+chain input type filter hook input priority -5 policy accept
+seal in br-* udp 8285
+seal in docker* udp 8285
+seal in fl-* udp 8285`
 	if got := strings.TrimSpace(state.String()); got != want {
 		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
 	}

@@ -91,6 +91,21 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return overlay.Publication{Type: Type, Data: say, Overhead: Overhead, MTU: mtu}, nil
 }
 
+// Distinct gives a network a VNI of its own.
+func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.RawMessage, error) {
+	own, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	taken := make([]int, 0, len(others))
+	for _, o := range others {
+		if p, err := parse(o); err == nil {
+			taken = append(taken, p.VNI)
+		}
+	}
+	return overlay.Unlike(raw, "VNI", own.VNI, DefaultVNI+1, maxVNI, taken)
+}
+
 // Plan returns the device and what it needs to know of each peer.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
 	p, err := parse(self.Config.Backend.Raw)
@@ -125,7 +140,7 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		state.Routes = append(state.Routes, kernel.Route{Dst: peer.Subnet, Via: ip, Link: name, OnLink: true})
 	}
 	if direct {
-		state.Forwards = append(state.Forwards, self.Through(self.Underlay.Name)...)
+		self.Plain(&state)
 	}
 	return state, junk
 }
@@ -150,6 +165,7 @@ func device(name string, p params, self overlay.Self) kernel.State {
 		Forwards: self.Through(name),
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
+		Seals:  self.Seals(p.Port),
 	}
 }
 

@@ -97,8 +97,15 @@ route 10.2.28.0/24 via 10.2.28.0 dev flannel.1 onlink
 route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink
 forward in fl-0123456789ab out flannel.1 src 10.2.46.0/24 dst 10.2.0.0/16
 forward in flannel.1 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24
+seal in br-* out eth0 udp 8472
+seal in docker* out eth0 udp 8472
+seal in fl-* out eth0 udp 8472
 guard in flannel.1
-guard out flannel.1`
+guard out flannel.1
+chain input type filter hook input priority -5 policy accept
+seal in br-* udp 8472
+seal in docker* udp 8472
+seal in fl-* udp 8472`
 	if got := strings.TrimSpace(state.String()); got != want {
 		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
 	}
@@ -129,6 +136,7 @@ func TestDirectRouting(t *testing.T) {
 		"fdb flannel.1 5e:01:02:03:04:06 dst 172.25.0.1\n",
 		"forward in fl-0123456789ab out eth0 src 10.2.46.0/24 dst 10.2.0.0/16\n",
 		"forward in eth0 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24\n",
+		"closed 10.2.0.0/16\n",
 	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("plan lacks %q:\n%s", line, text)

@@ -19,17 +19,17 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
-// Networks lists the networks that have a config, with their leases, by name,
+// Survey lists the networks that have a config, with their leases, by name,
 // the default one first.
-func (s *Store) Networks(ctx context.Context) ([]report.Cluster, error) {
-	all, err := s.networks(ctx)
+func (s *Store) Survey(ctx context.Context) ([]report.Cluster, error) {
+	all, err := s.survey(ctx)
 	if err != nil {
 		return nil, s.wrap(err, "list the networks below %s", s.prefix)
 	}
 	return all, nil
 }
 
-func (s *Store) networks(ctx context.Context) ([]report.Cluster, error) {
+func (s *Store) survey(ctx context.Context) ([]report.Cluster, error) {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
 	base := path.Join(s.prefix) + "/"

@@ -11,8 +11,8 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
-func testCensus(t *testing.T, w *world) {
-	if all, err := w.store.Networks(t.Context()); err != nil || len(all) != 0 {
+func testSurvey(t *testing.T, w *world) {
+	if all, err := w.store.Survey(t.Context()); err != nil || len(all) != 0 {
 		t.Fatalf("of an empty store: %v %v", all, err)
 	}
 	if _, err := w.store.Leases(t.Context(), "blue"); !errors.Is(err, overlay.ErrNoConfig) {
@@ -26,7 +26,7 @@ func testCensus(t *testing.T, w *world) {
 	w.put(t, "/subnets/10.5.201.0-24", valueOf(7))
 	w.put(t, "/subnets/junk", "{")
 
-	all, err := w.store.Networks(t.Context())
+	all, err := w.store.Survey(t.Context())
 	if err != nil || len(all) != 2 || all[0].Network != "" || all[1].Network != "blue" || all[1].CIDR.String() != "10.9.0.0/16" ||
 		all[1].Backend != "host-gw" || len(all[0].Leases) != 3 || len(all[1].Leases) != 0 {
 		t.Errorf("networks %+v %v", all, err)
