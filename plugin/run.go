@@ -100,6 +100,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 	})
 	g.Go(func() error { return p.overlay.Run(ctx) })
 	g.Go(func() error { return p.sweeper.run(ctx) })
+	g.Go(func() error { return p.pulse.run(ctx) })
 	g.Go(func() error { return watch.run(ctx) })
 	if p.embedded != nil {
 		g.Go(func() error { return p.embedded.run(ctx) })
@@ -135,6 +136,7 @@ type parts struct {
 	driver   *driver.Clerk
 	ipam     *ipam.Clerk
 	sweeper  *sweeper
+	pulse    *pulse
 	embedded *keeper // nil with an etcd of one's own
 	store    registry
 	link     *link
@@ -177,6 +179,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		return nil, err
 	}
 	p.driver = driver.New(p.overlay, p.ipam)
+	p.pulse = newPulse(p.overlay.Report, log)
 	p.audit = func(ctx context.Context) ([]report.Difference, error) {
 		return audit(ctx, p.overlay.Wanted, kern.Audit)
 	}
