@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/netlab"
+	"github.com/docker-flannel/docker-flannel/internal/report"
 )
 
 // finding is one verdict of the doctor, as its JSON has it.
@@ -208,6 +209,43 @@ func TestDoctor(t *testing.T) {
 		if !t.Run(f.name, func(t *testing.T) { s.visit(t, f) }) {
 			return // the next one would meet this one's remains
 		}
+	}
+	t.Run("bundle", func(t *testing.T) { s.bundle(t) })
+	t.Run("pulse", func(t *testing.T) { s.pulse(t) })
+}
+
+// bundle writes the archive on each host.
+func (s *scene) bundle(t *testing.T) {
+	for _, h := range s.hosts {
+		const file = "/tmp/flannel.tar.gz"
+		contains(t, "the name", sh(t, h, tourist+" doctor bundle "+file), file)
+		contains(t, "the archive", sh(t, h, "stat -c %a "+file+" && tar -tzf "+file), "600", "flannel/doctor.txt", "flannel/log.txt")
+		contains(t, "the doctor's lines", sh(t, h, "tar -xzOf "+file+" flannel/doctor.txt"), "ok   plugin", "ok   tunnel")
+		contains(t, "the log", sh(t, h, "tar -xzOf "+file+" flannel/log.txt"), "serving")
+		contains(t, "the kernel", sh(t, h, "tar -xzOf "+file+" flannel/kernel.txt"), "flannel.1", "onlink", "forward in fl-")
+		contains(t, "the keys", sh(t, h, "tar -xzOf "+file+" flannel/etcd.txt"), prefix+"/config", "PublicIP")
+		sh(t, h, "rm "+file)
+	}
+}
+
+// pulse waits for the round-trips that the plugins measure.
+func (s *scene) pulse(t *testing.T) {
+	for _, h := range s.hosts {
+		wait(t, "the round-trip on "+h.Name(), func() error {
+			var status report.Status
+			out, err := h.Exec(t.Context(), tourist, "status", "--json")
+			if err == nil {
+				err = json.Unmarshal([]byte(out), &status)
+			}
+			if err != nil {
+				return err
+			}
+			r := status.Networks[0].Peers[0].Reach
+			if r == nil || r.RTT <= 0 || r.RTT > time.Second || r.Lost == r.Sent {
+				return fmt.Errorf("it is %+v", r)
+			}
+			return nil
+		})
 	}
 }
 

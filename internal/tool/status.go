@@ -199,9 +199,9 @@ func reached(r *report.Reach) cell {
 	case r.Lost == r.Sent:
 		return cell{fmt.Sprintf("silent: %d echoes lost; see flannel doctor", r.Lost), red}
 	case r.Lost > 0:
-		return cell{fmt.Sprintf("%s, %.0f%% lost", millis(r.RTT), 100*r.Loss()), yellow}
+		return cell{fmt.Sprintf("reachable, %s, %.0f%% lost", millis(r.RTT), 100*r.Loss()), yellow}
 	}
-	return cell{millis(r.RTT), green}
+	return cell{"reachable, " + millis(r.RTT), green}
 }
 
 func millis(d time.Duration) string {
