@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,9 +35,18 @@ type Outer struct {
 	Certs  string                      // what the plugin sees as /certs, empty where unknown
 }
 
+// seen is a setting with the files that it names where the host has them.
+func (o Outer) seen(name string) (string, bool) {
+	value, given := o.Lookup(name)
+	if rest, inside := strings.CutPrefix(value, certs+"/"); inside && o.Certs != "" {
+		value = filepath.Join(o.Certs, rest)
+	}
+	return value, given
+}
+
 // NewOutside reads the settings; it asks nobody.
 func NewOutside(o Outer) (*Outside, error) {
-	s, err := ReadSettings(o.Lookup)
+	s, err := ReadSettings(o.seen)
 	if err != nil {
 		return nil, err
 	}
@@ -47,19 +55,8 @@ func NewOutside(o Outer) (*Outside, error) {
 	if len(s.Endpoints) == 0 {
 		out.dial.Endpoints = []string{embedded.New(embeddedOptions("", s, slog.New(slog.DiscardHandler))).Endpoint()}
 	}
-	for _, file := range []*string{&out.dial.CAFile, &out.dial.CertFile, &out.dial.KeyFile, &out.dial.PasswordFile} {
-		if rest, inside := strings.CutPrefix(*file, certs+"/"); inside && o.Certs != "" {
-			*file = filepath.Join(o.Certs, rest)
-		}
-	}
 	return out, nil
 }
-
-// Embedded tells whether etcd runs in the plugin.
-func (o *Outside) Embedded() bool { return len(o.settings.Endpoints) == 0 }
-
-// PublicIP is the setting; zero for the interface's.
-func (o *Outside) PublicIP() netip.Addr { return o.settings.PublicIP }
 
 // Endpoints asks every etcd endpoint.
 func (o *Outside) Endpoints(ctx context.Context) []report.Endpoint {

@@ -35,7 +35,7 @@ func TestPulse(t *testing.T) {
 		p := newPulse(func() report.Host { return host }, slog.New(slog.DiscardHandler))
 		times := map[netip.Addr]int{}
 		var mu sync.Mutex
-		echo := func(_ context.Context, to netip.Addr, _ int, patience time.Duration) (time.Duration, error) {
+		echo := func(_ context.Context, to netip.Addr, _ int, _ time.Duration) (time.Duration, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			times[to]++

@@ -42,7 +42,6 @@ type Plugin struct {
 	Enabled   bool
 	Error     string // why it does not answer; empty where it does
 	Embedded  bool   // etcd runs in it
-	PublicIP  netip.Addr
 	Version   string
 }
 

@@ -50,6 +50,8 @@ func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 		"WatchLarge":        testWatchLarge,
 		"Survey":            testSurvey,
 		"Remove":            testRemove,
+		"Examine":           testExamine,
+		"Forget":            testForget,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, etcd)) })
 	}
