@@ -36,11 +36,12 @@ const AddressSpace = "flannel"
 // Clerk answers NetworkDriver calls. Every call is idempotent.
 type Clerk struct {
 	nets  Networks
+	ports Publisher
 	addrs Addresses
 }
 
 // New makes a Clerk.
-func New(nets Networks, addrs Addresses) *Clerk { return &Clerk{nets, addrs} }
+func New(nets Networks, ports Publisher, addrs Addresses) *Clerk { return &Clerk{nets, ports, addrs} }
 
 // Capabilities says that each host has its own part of the network and that
 // the parts reach each other.
@@ -61,7 +62,10 @@ func (c *Clerk) CreateNetwork(ctx context.Context, req *network.CreateNetworkReq
 	if err != nil {
 		return err
 	}
-	return c.nets.Attach(ctx, overlay.Bridge{ID: req.NetworkID, Subnet: pool, MTU: opt.mtu})
+	return c.nets.Attach(ctx, overlay.Bridge{
+		ID: req.NetworkID, Subnet: pool, MTU: opt.mtu,
+		Gateway: opt.gateway, NoMasq: opt.keepAddr, Internal: opt.internal,
+	})
 }
 
 // leasePool is the one IPv4 pool of the request, which must be a lease.
@@ -147,9 +151,10 @@ func (*Clerk) EndpointInfo(_ context.Context, req *network.InfoRequest) (*networ
 // routeVia is libnetwork's route type for a route with a next hop.
 const routeVia = 0
 
-// Join makes the container's interface. It names no gateway, so the engine's
-// own docker_gwbridge carries egress and published ports; the cluster network
-// is one static route.
+// Join makes the container's interface. Where it names no gateway the engine's
+// own docker_gwbridge carries egress and published ports. The cluster network is
+// one static route in any case: the default route may lead into another network
+// of the container.
 func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.JoinResponse, error) {
 	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
 		return nil, err
@@ -158,18 +163,25 @@ func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.Jo
 	if err != nil {
 		return nil, err
 	}
-	return &network.JoinResponse{
+	answer := &network.JoinResponse{
 		InterfaceName: network.InterfaceName{SrcName: joined.Interface, DstPrefix: "eth"},
 		StaticRoutes: []*network.StaticRoute{{
 			Destination: joined.Network.CIDR.String(), RouteType: routeVia, NextHop: joined.Network.Gateway.String(),
 		}},
-	}, nil
+	}
+	if joined.Gateway.IsValid() {
+		answer.Gateway = joined.Gateway.String()
+	}
+	return answer, nil
 }
 
-// Leave changes nothing: the engine hands the interface back after it, and
-// Join may follow on the same endpoint.
-func (*Clerk) Leave(_ context.Context, req *network.LeaveRequest) error {
-	return checkIDs(req.NetworkID, req.EndpointID)
+// Leave withdraws the ports, for an engine may forget to. The interface stays:
+// the engine hands it back after Leave, and Join may follow on the same endpoint.
+func (c *Clerk) Leave(ctx context.Context, req *network.LeaveRequest) error {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return err
+	}
+	return c.ports.Publish(ctx, req.NetworkID, req.EndpointID, nil)
 }
 
 // ids are Docker's: 64 hexadecimal digits, or 25 letters and digits from swarm.

@@ -95,7 +95,7 @@ func (o *Overlay) bind(b Bridge) (n *network, fresh bool, err error) {
 func (o *Overlay) unbind(n *network) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n.Docker, n.Ports = nil, nil
+	n.Docker, n.Ports, n.Published = nil, nil, nil
 	clear(n.joining)
 	o.peers = nil
 }
@@ -123,7 +123,7 @@ func (o *Overlay) detach(id string) *network {
 	defer o.mu.Unlock()
 	n := o.byDocker(id)
 	if n != nil {
-		n.Docker, n.Ports, n.Held = nil, nil, false
+		n.Docker, n.Ports, n.Published, n.Held = nil, nil, nil, false
 		clear(n.joining)
 		o.peers = nil
 	}
@@ -137,7 +137,7 @@ func (o *Overlay) Attachments() []Attachment {
 	var all []Attachment
 	for _, n := range o.sorted() {
 		if n.Docker != nil {
-			all = append(all, Attachment{*n.Docker, slices.Clone(n.Ports)})
+			all = append(all, Attachment{*n.Docker, slices.Clone(n.Ports), slices.Clone(n.Published)})
 		}
 	}
 	return all
@@ -208,7 +208,11 @@ func (o *Overlay) Join(ctx context.Context, dockerNet, endpoint string) (Joined,
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return Joined{Interface: peerName(endpoint), Network: n.view()}, nil
+	joined := Joined{Interface: peerName(endpoint), Network: n.view()}
+	if n.Docker != nil && n.Docker.leadsOut() {
+		joined.Gateway = joined.Network.Gateway
+	}
+	return joined, nil
 }
 
 // joining says whether the port's veth pair is to be made where it is missing.
@@ -254,6 +258,7 @@ func (o *Overlay) dropPort(dockerNet, endpoint string) bool {
 	}
 	before := len(n.Ports)
 	n.Ports = slices.DeleteFunc(slices.Clone(n.Ports), func(p Port) bool { return p.Endpoint == endpoint })
+	n.withdraw(endpoint)
 	delete(n.joining, endpoint)
 	return len(n.Ports) < before
 }

@@ -72,8 +72,8 @@ func (r *record) check() error {
 		return err
 	}
 	if r.Docker == nil {
-		if len(r.Ports) > 0 {
-			return fmt.Errorf("%d endpoints without a Docker network", len(r.Ports))
+		if len(r.Ports)+len(r.Published) > 0 {
+			return fmt.Errorf("%d endpoints and %d published ports without a Docker network", len(r.Ports), len(r.Published))
 		}
 		return nil
 	}
@@ -93,6 +93,16 @@ func (r *record) checkPorts() error {
 			return fmt.Errorf("endpoint %s with address %s: listed twice", head(p.Endpoint), p.Addr)
 		}
 		heads[head(p.Endpoint)], addrs[p.Addr] = true, true
+	}
+	return r.checkPublished()
+}
+
+func (r *record) checkPublished() error {
+	for _, p := range r.Published {
+		known := slices.ContainsFunc(r.Ports, func(port Port) bool { return port.Endpoint == p.Endpoint && port.Addr == p.To.Addr() })
+		if !known || !p.Host.Addr().Is4() || p.Host.Port() == 0 || p.To.Port() == 0 || !r.Docker.leadsOut() {
+			return fmt.Errorf("published port %s to %s: not one of network %s", p.Host, p.To, head(r.Docker.ID))
+		}
 	}
 	return nil
 }

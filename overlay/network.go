@@ -30,7 +30,17 @@ type Bridge struct {
 	ID     string       // Docker's network id
 	Subnet netip.Prefix // a subnet that Acquire returned
 	MTU    int          // bytes; 0 for the largest that the network carries
+	// Gateway has the containers go out by this bridge, and not by the engine's
+	// docker_gwbridge.
+	Gateway bool
+	NoMasq  bool // what goes out by this bridge keeps the containers' addresses
+	// Internal networks have no way out.
+	Internal bool
 }
+
+// leadsOut tells whether containers go out, and are reached from outside, by
+// this bridge.
+func (b Bridge) leadsOut() bool { return b.Gateway && !b.Internal }
 
 // Name is the bridge's interface name, from the head of Docker's network id
 // as Docker's own bridges are named.
@@ -48,7 +58,8 @@ type Port struct {
 // Attachment is a Docker network and its ports.
 type Attachment struct {
 	Bridge
-	Ports []Port
+	Ports     []Port
+	Published []Published
 }
 
 // Holds tells whether a port has the address.
@@ -60,6 +71,7 @@ func (a Attachment) Holds(addr netip.Addr) bool {
 type Joined struct {
 	Interface string // on the host, to be moved into the container
 	Network   Network
+	Gateway   netip.Addr // of the default route; invalid for none
 }
 
 // shortID is how much of a Docker id an interface name has room for: the

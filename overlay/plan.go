@@ -21,6 +21,7 @@ func (o *Overlay) plan() kernel.State {
 	want.Forwards = slices.Clip(want.Forwards)
 	want.Guards = slices.Clip(want.Guards)
 	want.Sysctls = slices.Clip(want.Sysctls)
+	var inside []netip.Prefix
 	for _, n := range o.sorted() {
 		if n.Docker == nil {
 			continue
@@ -31,7 +32,13 @@ func (o *Overlay) plan() kernel.State {
 		want.Forwards = append(want.Forwards, bridge.Forwards...)
 		want.Guards = append(want.Guards, bridge.Guards...)
 		want.Sysctls = append(want.Sysctls, bridge.Sysctls...)
-		want.Veths = append(want.Veths, planPorts(bridge.Links[0], n.Ports, n.joining)...)
+		want.Veths = append(want.Veths, planPorts(bridge.Links[0], &n.record, n.joining)...)
+		want.Egresses = append(want.Egresses, bridge.Egresses...)
+		want.Publishes = append(want.Publishes, bridge.Publishes...)
+		inside = append(inside, n.Config.Network)
+	}
+	if len(want.Egresses) > 0 {
+		want.Inside = inside
 	}
 	if o.forward && len(want.Guards) > 0 {
 		want.Sysctls = append(want.Sysctls, kernel.Sysctl{Key: "ipv4/ip_forward", Value: "1"})
@@ -85,24 +92,49 @@ func planBridge(r *record, b Bridge) kernel.State {
 	mac := kernel.MAC{0x02, 0x42}
 	octets := ip.As4()
 	copy(mac[2:], octets[:])
+	out := planOut(r, b)
 	return kernel.State{
-		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
+		Sysctls: append(out.Sysctls, kernel.Sysctl{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}),
 		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: r.bridgeMTU()}},
 		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(ip, r.Subnet.Bits())}},
 		// Whatever the bridge passes between its own ports, multicast and
 		// broadcast too.
-		Forwards: []kernel.Forward{{In: name, Out: name}},
-		Guards:   []string{name},
+		Forwards:  []kernel.Forward{{In: name, Out: name}},
+		Guards:    []string{name},
+		Egresses:  out.Egresses,
+		Publishes: out.Publishes,
 	}
 }
 
+// planOut is what a bridge needs beside that where it is its containers' way out.
+func planOut(r *record, b Bridge) (out kernel.State) {
+	if !b.leadsOut() {
+		return out
+	}
+	name := b.Name()
+	out.Egresses = []kernel.Egress{{Bridge: name, Src: r.Subnet, Masq: !b.NoMasq, Uplink: r.Underlay.Name}}
+	for _, p := range r.Published {
+		out.Publishes = append(out.Publishes, kernel.Publish{Bridge: name, Proto: p.Asked.Proto, Host: p.Host, To: p.To})
+	}
+	if len(r.Published) > 0 {
+		// Lets the host itself reach them by its loopback addresses.
+		out.Sysctls = []kernel.Sysctl{{Key: "ipv4/conf/" + name + "/route_localnet", Value: "1"}}
+	}
+	return out
+}
+
 // planPorts is a veth pair a port.
-func planPorts(bridge kernel.Link, ports []Port, joining map[string]bool) []kernel.Veth {
-	out := make([]kernel.Veth, 0, len(ports))
-	for _, p := range ports {
+func planPorts(bridge kernel.Link, r *record, joining map[string]bool) []kernel.Veth {
+	published := map[string]bool{}
+	for _, p := range r.Published {
+		published[p.Endpoint] = true
+	}
+	out := make([]kernel.Veth, 0, len(r.Ports))
+	for _, p := range r.Ports {
 		out = append(out, kernel.Veth{
 			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
 			MAC: p.MAC, MTU: cmp.Or(p.MTU, bridge.MTU), Create: joining[p.Endpoint],
+			Hairpin: published[p.Endpoint],
 		})
 	}
 	return out

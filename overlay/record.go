@@ -24,8 +24,10 @@ type record struct {
 	Held     bool            // the engine's address manager uses the subnet
 	Docker   *Bridge         // the Docker network; nil when there is none
 	Ports    []Port
-	Since    time.Time // when the subnet was claimed first
-	Faulty   platform  // where transmit checksum offload was found to spoil packets
+	// Published are the ports of this host that lead to Ports.
+	Published []Published
+	Since     time.Time // when the subnet was claimed first
+	Faulty    platform  // where transmit checksum offload was found to spoil packets
 }
 
 // network is a record and what is known beside it while the process runs.
@@ -155,7 +157,7 @@ func (o *Overlay) records() any {
 	out := make([]record, 0, len(o.nets))
 	for _, n := range o.sorted() {
 		r := n.record
-		r.Ports = slices.Clone(r.Ports)
+		r.Ports, r.Published = slices.Clone(r.Ports), slices.Clone(r.Published)
 		out = append(out, r)
 	}
 	return out

@@ -169,7 +169,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
-		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Passed: p.metrics.passed, Log: log,
+		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Ports: kern, Passed: p.metrics.passed, Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)
@@ -178,7 +178,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.close()
 		return nil, err
 	}
-	p.driver = driver.New(p.overlay, p.ipam)
+	p.driver = driver.New(p.overlay, p.overlay, p.ipam)
 	p.pulse = newPulse(p.overlay.Report, log)
 	p.audit = func(ctx context.Context) ([]report.Difference, error) {
 		return audit(ctx, p.overlay.Wanted, kern.Audit)

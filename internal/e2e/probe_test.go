@@ -31,6 +31,7 @@ const (
 
 var roles = map[string]func(args []string) error{
 	"echo": echo, "sweep": sweep, "pmtu": pmtu, "push": push, "flanneld": flanneld, "beat": beat,
+	"witness": witness, "ask": ask,
 	"shoot": shoot, "catch": catch,
 }
 
@@ -74,9 +75,9 @@ func act(t testing.TB, h *netlab.Host, container, role string, args ...string) s
 }
 
 // serve plays a role in a container's network until the test ends.
-func serve(t testing.TB, h *netlab.Host, container, role string, args ...string) {
+func serve(t testing.TB, h *netlab.Host, container, role string) {
 	t.Helper()
-	p, err := h.Start("nsenter", inside(t, h, container, role, args)...)
+	p, err := h.Start("nsenter", inside(t, h, container, role, nil)...)
 	if err != nil {
 		t.Fatal(err)
 	}

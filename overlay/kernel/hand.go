@@ -23,7 +23,14 @@ func (r *runner) one(o op) error {
 	case Addr:
 		return r.addr(o.verb, on)
 	case table:
-		return r.k.writeTable(on, o.verb == opDelete)
+		if err := r.k.writeTable(on, o.verb == opDelete); err != nil {
+			return err
+		}
+		after := on.text
+		if o.verb == opDelete {
+			after = ""
+		}
+		return r.k.forgetStreams(r.k.view.table, after)
 	case accept:
 		return r.k.writeAccept(on.family, o.verb != opDelete)
 	}
@@ -152,7 +159,11 @@ func (r *runner) veth(verb string, v Veth) error {
 			return err
 		}
 	}
-	return firstError(r.k.route.batch([]message{createVeth(v, master), markLink(v.Name)}))
+	messages := []message{createVeth(v, master), markLink(v.Name)}
+	if v.Hairpin {
+		messages = append(messages, setHairpin(v.Name, true))
+	}
+	return firstError(r.k.route.batch(messages))
 }
 
 func (r *runner) setVeth(v Veth, master int) error {
@@ -167,6 +178,9 @@ func (r *runner) setVeth(v Veth, master int) error {
 				e.attr32(unix.IFLA_MASTER, uint32(master))
 			}
 		}),
+	}
+	if have.Hairpin != v.Hairpin || have.Master != v.Master && v.Hairpin {
+		messages = append(messages, setHairpin(v.Name, v.Hairpin))
 	}
 	if have.peer.index != 0 {
 		if have.peer.mtu != v.MTU {

@@ -186,7 +186,7 @@ func (w *walls) obstacles(p Packet) []Obstacle {
 		verdict := s.chain(w.ids[i], 0)
 		o := Obstacle{Family: ipFamilies[w.ids[i].family], Table: c.table, Chain: c.name, Certain: !s.doubt}
 		switch {
-		case verdict == dropped:
+		case verdict == drop:
 			o.Rule = s.where
 		case verdict == onward && c.policy == nfDrop:
 			o.Rule = "policy drop"

@@ -23,6 +23,11 @@ type State struct {
 	// Guards names bridges that forward only what Forwards accepts: every
 	// other packet routed into or out of them is dropped.
 	Guards []string
+	// Egresses are bridges that lead out of the host, and Inside what is never
+	// out: it is neither reached that way nor masqueraded.
+	Egresses  []Egress
+	Inside    []netip.Prefix
+	Publishes []Publish
 	// Closed names networks between whose own addresses nothing is routed but
 	// what Forwards accepts, whatever the devices.
 	Closed []netip.Prefix
@@ -124,7 +129,10 @@ type Veth struct {
 	Name, Peer, Master string
 	MAC                MAC // of Peer
 	MTU                int // bytes, both ends
-	Create             bool
+	// Hairpin has the bridge send back what came from here: br_netfilter bridges
+	// what is led from a container to that very container.
+	Hairpin bool
+	Create  bool
 }
 
 // Addr is an address on one of our links.

@@ -13,8 +13,8 @@ type outcome byte
 
 const (
 	onward outcome = iota // nothing
-	passed
-	dropped
+	let
+	drop
 )
 
 // maxDepth is how deep chains may call each other, as in the kernel.
@@ -46,9 +46,9 @@ func (s *stroll) chain(id chainID, depth int) outcome {
 		result := onward
 		switch m.code {
 		case nfAccept:
-			result = passed
+			result = let
 		case nfDrop:
-			result = dropped
+			result = drop
 		case unix.NFT_RETURN:
 			if fits == yes {
 				return onward
@@ -57,9 +57,9 @@ func (s *stroll) chain(id chainID, depth int) outcome {
 		case unix.NFT_JUMP, unix.NFT_GOTO:
 			before := *s
 			result = s.chain(chainID{id.family, id.table, m.target}, depth+1)
-			if fits == maybe && result == dropped {
+			if fits == maybe && result == drop {
 				where, s.where = s.where, before.where
-			} else if result == dropped {
+			} else if result == drop {
 				where = s.where
 			}
 			if fits == yes && m.code == unix.NFT_GOTO && result == onward {
@@ -69,11 +69,11 @@ func (s *stroll) chain(id chainID, depth int) outcome {
 		switch {
 		case result == onward:
 		case fits == yes:
-			if result == dropped {
+			if result == drop {
 				s.where = where
 			}
 			return result
-		case result == passed:
+		case result == let:
 			s.doubt = true
 		case s.maybe == "":
 			s.maybe = where
