@@ -117,19 +117,29 @@ func (v *visit) askPlugin(ctx context.Context) {
 	var status report.Status
 	if err := ask(ctx, v.Plugin, "/flannel/v1/status", &status); err != nil {
 		w.Plugin.Error = err.Error()
-		w.HostErr, w.AuditErr = v.why, v.why
-		if v.outside == nil {
-			return
-		}
-		w.HostErr, w.AuditErr = "", ""
-		if w.Host, w.Audit, err = v.outside.Host(ctx); err != nil {
-			w.HostErr, w.AuditErr = err.Error(), err.Error()
-		}
+		v.readFiles(ctx)
 		return
 	}
 	w.Host, w.Problems, w.Plugin.Version = status.Host, status.Problems, status.Build.Version
+	if status.Loop.Started.IsZero() {
+		v.readFiles(ctx) // it cannot work, and its problems say why
+		return
+	}
 	if err := ask(ctx, v.Plugin, "/flannel/v1/audit", &w.Audit); err != nil {
 		w.AuditErr = err.Error()
+	}
+}
+
+// readFiles goes by the plugin's state files.
+func (v *visit) readFiles(ctx context.Context) {
+	w := v.world
+	if v.outside == nil {
+		w.HostErr, w.AuditErr = v.why, v.why
+		return
+	}
+	var err error
+	if w.Host, w.Audit, err = v.outside.Host(ctx); err != nil {
+		w.HostErr, w.AuditErr = err.Error(), err.Error()
 	}
 }
 

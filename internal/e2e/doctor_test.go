@@ -214,6 +214,28 @@ func TestDoctor(t *testing.T) {
 	t.Run("pulse", func(t *testing.T) { s.pulse(t) })
 }
 
+// TestDoctorOfBackends finds nothing on hosts where all is well, and what is wrong
+// where a setting is.
+func TestDoctorOfBackends(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway, "the plugin cannot work")
+	for _, backend := range []string{"udp", "host-gw"} {
+		t.Run(backend, func(t *testing.T) {
+			install(t, cluster.hosts, "BACKEND="+backend)
+			s := &scene{hosts: cluster.hosts}
+			s.furnish(t)
+			s.well(t)
+			if backend != "udp" {
+				return
+			}
+			second := s.hosts[1]
+			resetting(second, "MTU=17")(t)
+			find(t, second, symptom{1, "problems", "MTU=17", "docker plugin set"})
+			resetting(second, "MTU=0")(t)
+			s.well(t)
+		})
+	}
+}
+
 // bundle writes the archive on each host.
 func (s *scene) bundle(t *testing.T) {
 	for _, h := range s.hosts {
