@@ -137,7 +137,7 @@ func TestFaults(t *testing.T) {
 		}, Fail, "has not renewed", "flannel doctor forget 10.5.2.0/24", ""},
 		{"peer silent", "peer", func(w *World) { w.Peers[0].Underlay, w.Peers[0].Overlay = Echo{}, Echo{} }, Fail, "yet renewed", "", ""},
 		{"peer hides", "peer", func(w *World) { w.Peers[0].Underlay = Echo{} }, OK, "ICMP", "", ""},
-		{"peer without a way", "peer", func(w *World) { w.Peers[0].Underlay, w.Peers[0].Overlay = Echo{Error: "unreachable"}, Echo{} }, Fail, "unreachable", "ip route get 192.0.2.2", ""},
+		{"peer without a way", "peer", func(w *World) { w.Peers[0].Underlay, w.Peers[0].Overlay = Echo{Error: "unreachable"}, Echo{} }, Fail, "unreachable", "", ""},
 		{"peer left out", "peer", func(w *World) { w.Peers[0].Skipped = "no VtepMAC" }, Warn, "no VtepMAC", "", ""},
 		{"tunnel closed", "tunnel", func(w *World) { w.Peers[0].Overlay = Echo{} }, Fail, "nothing comes through UDP port 8472", "iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT", "192.0.2.2"},
 		{"tunnel refused", "tunnel", func(w *World) { w.Peers[0].Overlay, w.Peers[0].Refused = Echo{}, true }, Fail, "refuses UDP port 8472", enable + " || iptables", "192.0.2.2"},

@@ -39,7 +39,7 @@ func judgePeers(w *World) []Verdict {
 		case p.Overlay.Came:
 			return ok("does not answer ICMP, but through the tunnel it does"), true
 		case p.Underlay.Error != "":
-			return Verdict{State: Fail, Found: p.Underlay.Error, Why: "this host has no way to it", Mend: "ip route get " + p.PublicIP.String()}, true
+			return Verdict{State: Fail, Found: p.Underlay.Error, Why: "this host has no route to it"}, true
 		}
 		return w.judgeGone(p), true
 	})

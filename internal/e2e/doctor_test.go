@@ -277,14 +277,18 @@ func (s *scene) faults() []fault {
 	const (
 		enabling = "docker plugin enable docker-flannel"
 		reset    = "docker plugin set docker-flannel PUBLIC_IP="
-		forward  = "nft 'table inet fw { chain routed { type filter hook forward priority 10; policy drop; }; }'"
+		input    = "nft 'table inet fw { chain in1 { type filter hook input priority 10; udp dport 8000-9000 counter drop; }; }'"
 	)
 	disable := func(t *testing.T, h *netlab.Host) { docker(t, h, "plugin", "disable", "-f", pluginName) }
-	return []fault{
+	faults := []fault{
 		{"port blocked", shell(two, "iptables -I INPUT -p udp --dport 8472 -j DROP"), true, []symptom{
 			{1, "firewall", "INPUT", "iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT"},
 			{0, "tunnel", "nothing comes through UDP port 8472", ""},
 		}, shell(two, "iptables -D INPUT -p udp --dport 8472 -j ACCEPT; iptables -D INPUT -p udp --dport 8472 -j DROP")},
+		{"port blocked, by nftables", shell(one, input), true, []symptom{
+			{0, "firewall", "table inet fw", "nft insert rule inet fw in1 udp dport 8472 accept"},
+			{1, "tunnel", "nothing comes through UDP port 8472", ""},
+		}, shell(one, "nft delete table inet fw")},
 		{"MTU lowered on the path", shell(wire, "ip link set "+two.Name()+" mtu 1400"), false, []symptom{
 			{0, "mtu", "1400 bytes pass, 1500 are needed", "ip link set eth0 mtu 1400"},
 			{1, "mtu", "bytes pass, 1500 are needed", "ip link set eth0 mtu 140"}, // a veth lets a VLAN tag's 4 bytes more in
@@ -301,7 +305,6 @@ func (s *scene) faults() []fault {
 			{0, "peer", "yet renewed its lease", ""},
 		}, nil},
 		{"etcd down", func(t *testing.T) { disable(t, one) }, false, []symptom{{1, "etcd", "connection refused", enabling}}, nil},
-		{"FORWARD drop", shell(one, forward), true, []symptom{{0, "forward", "policy drop", "nft insert rule inet fw routed"}}, shell(one, "nft delete table inet fw")},
 		{"checksum fault", func(t *testing.T) { blind(t, one) }, false, []symptom{{0, "checksum", "only without a checksum", "ethtool -K flannel.1 tx off"}}, func(t *testing.T) { sighted(t, one) }},
 		{"host gone", func(t *testing.T) { s.bequeath(t, "192.0.2.99", "10.5.250.0-24") }, false, []symptom{
 			{0, "peer", "has not renewed its lease", "doctor forget 10.5.250.0/24"},
@@ -310,9 +313,23 @@ func (s *scene) faults() []fault {
 			{1, "duplicate", "PublicIP of both", reset},
 			{0, "duplicate", "PublicIP of both", ""},
 		}, nil},
-		{"legacy rules", shell(one, "iptables-legacy -P FORWARD DROP"), true, []symptom{
-			{0, "legacy", "drops forwarded packets", "iptables-legacy -I FORWARD"},
-		}, shell(one, "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -F FORWARD")},
+	}
+	for i, h := range s.hosts {
+		faults = append(faults, s.forwardFaults(i, h)...)
+	}
+	return faults
+}
+
+// forwardFaults are those of what is routed, which the engines differ in.
+func (s *scene) forwardFaults(i int, h *netlab.Host) []fault {
+	const forward = "nft 'table inet fw { chain routed { type filter hook forward priority 10; policy drop; }; }'"
+	return []fault{
+		{"FORWARD drop, " + h.Name(), shell(h, forward), true, []symptom{
+			{i, "forward", "policy drop", "nft insert rule inet fw routed"},
+		}, shell(h, "nft delete table inet fw")},
+		{"legacy rules, " + h.Name(), shell(h, "iptables-legacy -P FORWARD DROP"), true, []symptom{
+			{i, "legacy", "drops forwarded packets", "iptables-legacy -I FORWARD"},
+		}, shell(h, "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -F FORWARD")},
 	}
 }
 
