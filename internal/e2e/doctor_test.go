@@ -210,6 +210,13 @@ func TestDoctor(t *testing.T) {
 			return // the next one would meet this one's remains
 		}
 	}
+	t.Run("a host that is not gone", func(t *testing.T) {
+		_, err := s.hosts[0].Exec(t.Context(), tourist, "doctor", "forget", head(s.addrs[1])+".0/24")
+		if err == nil || !strings.Contains(err.Error(), "it is not gone") {
+			t.Errorf("its lease is deleted: %v", err)
+		}
+		s.well(t)
+	})
 	t.Run("bundle", func(t *testing.T) { s.bundle(t) })
 	t.Run("pulse", func(t *testing.T) { s.pulse(t) })
 }
