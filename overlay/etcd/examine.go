@@ -160,10 +160,25 @@ func (s *Store) Forget(ctx context.Context, network string, l report.ClusterLeas
 	if l.Reserved {
 		return fmt.Errorf("lease %s is reserved: delete it with: etcdctl del '%s'", l.Subnet, k.lease(l.Subnet, netip.Prefix{}))
 	}
-	if err := s.release(ctx, k, overlay.Lease{Subnet: l.Subnet, PublicIP: l.PublicIP}); err != nil {
+	if err := s.forget(ctx, k, l); err != nil {
 		return s.wrap(err, "delete lease %s of host %s", l.Subnet, l.PublicIP)
 	}
 	return nil
+}
+
+// forget finds the lease by its IPv4 subnet: its key may name an IPv6 one too.
+func (s *Store) forget(ctx context.Context, k keys, l report.ClusterLease) error {
+	st, err := s.read(ctx, k)
+	if err != nil {
+		return err
+	}
+	for _, kv := range st.subnets {
+		h, err := decodeHeld(k, kv)
+		if err == nil && h.valueErr == nil && h.lease.Subnet == l.Subnet && h.lease.PublicIP == l.PublicIP {
+			return s.release(ctx, k, h.lease)
+		}
+	}
+	return overlay.ErrLeaseLost
 }
 
 // Text is every key below the prefix with its value, one a line: flannel's

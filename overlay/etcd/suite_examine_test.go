@@ -67,3 +67,18 @@ func testForget(t *testing.T, w *world) {
 		t.Errorf("%s, %v", text, err)
 	}
 }
+
+// testForgetDual deletes a lease whose key names an IPv6 subnet too.
+func testForgetDual(t *testing.T, w *world) {
+	w.configure(t, dualConfig)
+	l := w.claim(t, dualOf(1))
+	if !l.IPv6Subnet.IsValid() {
+		t.Fatalf("no dual-stack lease: %+v", l)
+	}
+	if err := w.store.Forget(t.Context(), "", report.ClusterLease{Subnet: l.Subnet, PublicIP: l.PublicIP}); err != nil {
+		t.Error(err)
+	}
+	if got, err := w.store.Leases(t.Context(), ""); err != nil || len(got.Leases) > 0 {
+		t.Errorf("left are %+v, %v", got.Leases, err)
+	}
+}

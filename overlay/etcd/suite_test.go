@@ -56,6 +56,7 @@ func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 		"Remove":            testRemove,
 		"Examine":           testExamine,
 		"Forget":            testForget,
+		"ForgetDual":        testForgetDual,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, etcd)) })
 	}
