@@ -80,6 +80,7 @@ type Network struct {
 	DockerID  string `json:",omitempty"` // empty while there is no Docker network
 	Bridge    string `json:",omitempty"`
 	Device    string `json:",omitempty"` // that carries the packets
+	Port      int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
 	Lease     Lease
 	// Blocked says why no packets are carried; backends in this process only.
 	Blocked string     `json:",omitempty"`
