@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,12 +200,9 @@ func TestBrowser(t *testing.T) {
 // TestPageIsConfined tries from the inside what the policy forbids; the witness
 // of each try is what happens without the policy.
 func TestPageIsConfined(t *testing.T) {
-	var mu sync.Mutex
-	visits := 0
+	var visits atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		visits++
+		visits.Add(1)
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Content-Type", "text/html")
 	}))
@@ -218,13 +216,11 @@ func TestPageIsConfined(t *testing.T) {
 		{other.URL + "/", true, true, true}, {s.URL + "/", false, false, false},
 	} {
 		b.do(chromedp.Navigate(c.url))
-		before := visits
+		before := visits.Load()
 		fetched := value[bool](b, `fetch(`+"`"+other.URL+`/leak`+"`"+`).then(() => true, () => false)`)
 		ran := value[bool](b, `(() => { const s = document.createElement('script'); try { s.text = 'window.ran = true'; document.body.append(s) } catch { } return !!window.ran })()`)
 		inserted := value[bool](b, `(() => { try { document.body.insertAdjacentHTML('beforeend', '<i id=inserted>'); } catch { } return !!document.getElementById('inserted') })()`)
-		mu.Lock()
-		reached := visits > before
-		mu.Unlock()
+		reached := visits.Load() > before
 		if fetched != c.fetched || reached != c.fetched || ran != c.ran || inserted != c.inserted {
 			t.Errorf("%s: fetched %t (seen there: %t), script ran %t, element inserted %t", c.url, fetched, reached, ran, inserted)
 		}
