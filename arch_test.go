@@ -16,8 +16,8 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // rooms may import, of this project, only what stands behind them. Tests are
 // free to look further.
 var rooms = map[string][]string{
-	".":                  {"internal/tool", "plugin"},
-	"plugin":             {"driver", "internal/report", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
+	".":                  {"internal/doctor", "internal/tool", "plugin"},
+	"plugin":             {"driver", "internal/page", "internal/report", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
 	"overlay":            {"overlay/kernel", "overlay/probe", "internal/report", "internal/statefile"},
@@ -28,8 +28,10 @@ var rooms = map[string][]string{
 	"overlay/udp":        {"overlay", "overlay/kernel", "internal/report"},
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
+	"internal/page":      {"internal/report"},
 	"internal/report":    {},
-	"internal/tool":      {"internal/report"},
+	"internal/tool":      {"internal/doctor", "internal/report"},
+	"internal/doctor":    {"internal/report", "overlay/kernel", "overlay/probe"},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
 	"internal/recipe":    {},

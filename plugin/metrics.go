@@ -138,6 +138,7 @@ func (s sample) lease(n report.Network, now time.Time) {
 		renewed = float64(l.Renewed.UnixMilli()) / 1000
 	}
 	s.put("flannel_lease_renewed_timestamp_seconds", renewed, n.Name)
+	s.put("flannel_lease_ttl_seconds", l.TTL.Seconds(), n.Name)
 	s.put("flannel_lease_renewals_total", float64(l.Renewals), n.Name, outcome(false))
 	s.put("flannel_lease_renewals_total", float64(l.Failures), n.Name, outcome(true))
 }
@@ -147,6 +148,13 @@ func (s sample) cluster(n report.Network) {
 	for _, p := range n.Peers {
 		if p.Skipped != "" {
 			skipped++
+		}
+		if p.Reach == nil {
+			continue
+		}
+		s.put("flannel_peer_loss_ratio", p.Reach.Loss(), n.Name, p.Subnet.String(), p.PublicIP.String())
+		if p.Reach.RTT > 0 {
+			s.put("flannel_peer_rtt_seconds", p.Reach.RTT.Seconds(), n.Name, p.Subnet.String(), p.PublicIP.String())
 		}
 	}
 	s.put("flannel_leases", float64(n.Leases), n.Name)

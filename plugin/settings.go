@@ -77,7 +77,7 @@ var AllSettings = []Setting{
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
 	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
-	{"METRICS_LISTEN", "", "address and port that serve /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
+	{"METRICS_LISTEN", "", "address and port that serve the status page, /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
 }
 
 // ReadSettings reads the settings from an environment; an empty one has its

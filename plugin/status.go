@@ -11,7 +11,7 @@ import (
 )
 
 // monitor watches over the rooms.
-func (p *parts) monitor(s Settings, d *doors, log *slog.Logger) *monitor {
+func (p *parts) monitor(s Settings, d *doors, recent *ring, log *slog.Logger) *monitor {
 	alive := func(ctx context.Context) error {
 		err := d.check(ctx)
 		if l := p.overlay.Report().Loop; hung(l, time.Now()) {
@@ -19,12 +19,13 @@ func (p *parts) monitor(s Settings, d *doors, log *slog.Logger) *monitor {
 		}
 		return err
 	}
-	return &monitor{addr: s.Metrics, metrics: p.metrics, alive: alive, log: log}
+	return &monitor{addr: s.Metrics, metrics: p.metrics, recent: recent, alive: alive, log: log}
 }
 
 // status is everything that this host tells.
 func (p *parts) status(m *monitor) report.Status {
 	s := report.Status{Build: About(), Host: p.overlay.Report(), Store: p.link.report()}
+	p.pulse.tell(&s.Host)
 	usage := p.ipam.Usage()
 	for i, n := range s.Networks {
 		if u, known := usage[n.Subnet]; known {
