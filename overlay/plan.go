@@ -38,8 +38,10 @@ func (o *Overlay) plan() kernel.State {
 		want.Egresses = append(want.Egresses, bridge.Egresses...)
 		want.Publishes = append(want.Publishes, bridge.Publishes...)
 		inside = append(inside, n.Config.Network)
-		if n.Docker.IPv6Subnet.IsValid() {
+		if n.Config.EnableIPv6 {
 			inside = append(inside, n.Config.IPv6Network)
+		}
+		if n.Docker.IPv6Subnet.IsValid() {
 			want.Sysctls = append(want.Sysctls, planSilence(n.Ports)...)
 		}
 	}

@@ -57,6 +57,9 @@ func TestDualStackGateway(t *testing.T) {
 		other := hosts[o]
 		wait(t, "witness", func() error { _, err := asks(other, "tcp", "["+own[i]+"]:8080"); return err })
 		t.Run("out of "+h.Name(), func(t *testing.T) {
+			if got := strings.Join(strings.Fields(docker(t, h, "exec", "front", "ls", "/sys/class/net")), " "); got != "eth0 lo" {
+				t.Errorf("interfaces %s", got)
+			}
 			contains(t, "routes", docker(t, h, "exec", "front", "ip", "-6", "route"), "default via "+bridge6(sixes[i]))
 			for _, proto := range []string{"tcp", "udp"} {
 				tells(t, "outside", h, "front", proto, beyond, own[i])
@@ -82,6 +85,7 @@ func TestDualStackGateway(t *testing.T) {
 			}
 		})
 	}
+	t.Run("streams", func(t *testing.T) { checkStream(t, hosts[0], hosts[1], "["+own[0]+"]:8087") })
 	for i, h := range hosts {
 		other := hosts[1-i]
 		t.Run("goes from "+h.Name(), func(t *testing.T) {

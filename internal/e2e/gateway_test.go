@@ -89,7 +89,7 @@ func TestGateway(t *testing.T) {
 			t.Run("taken", func(t *testing.T) { checkTaken(t, h, addrs[h]) })
 		})
 	}
-	t.Run("streams", func(t *testing.T) { checkStream(t, cluster.hosts[0], cluster.hosts[1]) })
+	t.Run("streams", func(t *testing.T) { checkStream(t, cluster.hosts[0], cluster.hosts[1], at(cluster.hosts[0], 8087)) })
 	for i, h := range cluster.hosts {
 		t.Run("the plugin dies on "+h.Name(), func(t *testing.T) { checkDeath(t, h, cluster.hosts[1-i]) })
 	}
@@ -203,11 +203,11 @@ func notFree(t *testing.T, h *netlab.Host) {
 }
 
 // checkStream sends from one socket all the time, before the port is published and
-// while it goes from one container to another.
-func checkStream(t *testing.T, h, other *netlab.Host) {
+// while it goes from one container to another: h's port 8087, as other knows it.
+func checkStream(t *testing.T, h, other *netlab.Host, to string) {
 	var c net.Conn
 	err := other.Do(func() (err error) {
-		c, err = net.Dial("udp4", at(h, 8087))
+		c, err = net.Dial("udp", to)
 		return err
 	})
 	if err != nil {
