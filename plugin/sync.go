@@ -1,0 +1,343 @@
+package plugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/docker-flannel/docker-flannel/internal/blueprint"
+	"github.com/docker-flannel/docker-flannel/internal/report"
+	"github.com/docker-flannel/docker-flannel/internal/statefile"
+)
+
+// lookEvery is the time between two looks at the engine without an event.
+const lookEvery = 15 * time.Second
+
+// sharer is what the hosts share of their Docker networks.
+type sharer interface {
+	// Docker lists the entries, by name.
+	Docker(ctx context.Context) ([]blueprint.Entry, error)
+	// WatchDocker calls emit with all entries at the start and after every
+	// change, until ctx ends.
+	WatchDocker(ctx context.Context, emit func([]blueprint.Entry)) error
+	// Publish writes an entry if it is still held at its revision, and tells
+	// whether it did.
+	Publish(ctx context.Context, e blueprint.Entry) (bool, error)
+	// Use notes for ttl whether containers of a host use a Docker network.
+	Use(ctx context.Context, name string, host netip.Addr, used bool, ttl time.Duration) error
+	// Retire marks all Docker networks on a flannel network as removed
+	// everywhere and returns their names; etcd.ErrUsed while containers use one.
+	Retire(ctx context.Context, network string) ([]string, error)
+}
+
+// networks is what the sync asks of the engine that runs this plugin.
+type networks interface {
+	Recognise(ctx context.Context) error
+	List(ctx context.Context, books func() report.Host) ([]found, error)
+	Make(ctx context.Context, n blueprint.Network) (id string, err error)
+	Remove(ctx context.Context, id string) error
+	// Changes calls changed at its start and after every change, until the
+	// engine ends the connection.
+	Changes(ctx context.Context, changed func()) error
+}
+
+// syncer makes the Docker networks of other hosts here, and shares those of this
+// one. It is no part of any call: an engine that waits for the plugin answers
+// nobody.
+type syncer struct {
+	engine networks
+	shared sharer
+	host   func() report.Host
+	path   string        // of the state file
+	ttl    time.Duration // of the notes that containers use a network
+	log    *slog.Logger
+	wake   chan struct{}
+
+	memory map[string]memory    // by Docker's name; on disk before it is acted upon
+	ours   bool                 // the engine is the one that runs this plugin
+	said   map[string]string    // what was logged last, by what it is about
+	noted  map[string]time.Time // when the use of a network, or that it has none, was noted last
+	used   map[string]bool      // whether the note says that it is used
+	addr   netip.Addr           // of the notes
+
+	mu      sync.Mutex
+	entries map[string]blueprint.Entry // nil before the store has answered
+	read    int                        // how often it has
+	seen    int                        // the reading that the notes were checked after
+}
+
+// savedMemory is the content of the state file.
+type savedMemory struct {
+	Version  int               `json:"version"`
+	Networks map[string]memory `json:"networks"`
+}
+
+const memoryVersion = 1
+
+// newSyncer loads what this host remembers.
+func newSyncer(path string, log *slog.Logger) (*syncer, error) {
+	s := &syncer{
+		path: path, log: log, wake: make(chan struct{}, 1), memory: map[string]memory{},
+		said: map[string]string{}, noted: map[string]time.Time{}, used: map[string]bool{},
+	}
+	var saved savedMemory
+	err := statefile.Load(path, &saved)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil && saved.Version != memoryVersion {
+		err = fmt.Errorf("state file %s: version %d, this program reads version %d; put a good copy in its place, or move it away to begin without it", path, saved.Version, memoryVersion)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load the shared Docker networks: %w", err)
+	}
+	maps.Copy(s.memory, saved.Networks)
+	return s, nil
+}
+
+// run syncs until ctx ends.
+func (s *syncer) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.shared.WatchDocker(ctx, s.learn) })
+	g.Go(func() error { return s.listen(ctx) })
+	g.Go(func() error {
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-s.wake:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			s.round(ctx)
+		}
+	})
+	return g.Wait()
+}
+
+func (s *syncer) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// learn takes over what the store holds.
+func (s *syncer) learn(all []blueprint.Entry) {
+	s.mu.Lock()
+	s.entries = map[string]blueprint.Entry{}
+	for _, e := range all {
+		s.entries[e.Name] = e
+	}
+	s.read++
+	s.mu.Unlock()
+	s.nudge()
+}
+
+// listen wakes the sync when the engine's networks change. An engine that starts
+// or stops ends the connection, or has none to offer.
+func (s *syncer) listen(ctx context.Context) error {
+	pause := time.NewTicker(again)
+	defer pause.Stop()
+	for {
+		err := s.engine.Changes(ctx, s.nudge)
+		s.log.Debug("the engine's events ended", "error", err)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// round looks at the engine once and does what follows.
+func (s *syncer) round(ctx context.Context) {
+	s.mu.Lock()
+	entries, read := s.entries, s.read
+	s.mu.Unlock()
+	if entries == nil {
+		return
+	}
+	if !s.ours {
+		if err := s.engine.Recognise(ctx); err != nil {
+			s.say("engine", err.Error(), "no Docker network is shared with the other hosts", "error", err)
+			return
+		}
+		s.ours = true
+	}
+	list, err := s.engine.List(ctx, s.host)
+	if err != nil {
+		s.log.Debug("the engine does not list its networks", "error", err)
+		return
+	}
+	have := map[string]found{}
+	for _, f := range list {
+		if known, twice := have[f.Name]; !twice || !known.Ours {
+			have[f.Name] = f
+		}
+	}
+	for _, name := range names(entries, have, s.memory) {
+		err := s.settle(ctx, name, entries, have)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.say("act "+name, entries[name].ID, "a shared Docker network is not as it should be, trying on", "network", name, "error", err)
+		} else {
+			delete(s.said, "act "+name)
+		}
+	}
+	if read != s.seen { // the store may have lost the notes
+		clear(s.noted)
+		s.seen = read
+	}
+	s.note(ctx, have)
+}
+
+// names are all that anything is known of, in order.
+func names(entries map[string]blueprint.Entry, have map[string]found, known map[string]memory) []string {
+	all := map[string]bool{}
+	for name := range entries {
+		all[name] = true
+	}
+	for name := range have {
+		all[name] = true
+	}
+	for name := range known {
+		all[name] = true
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// settle does what is to be done about one name.
+func (s *syncer) settle(ctx context.Context, name string, entries map[string]blueprint.Entry, have map[string]found) error {
+	entry, here, known := pointer(entries, name), pointer(have, name), pointer(s.memory, name)
+	next := decide(entry, here, known)
+	switch next.do {
+	case rest:
+	case publish:
+		if next.entry.ID == "" {
+			next.entry.ID = rand.Text()
+		}
+		next.keep.ID = next.entry.ID
+		done, err := s.shared.Publish(ctx, next.entry)
+		if err != nil || !done { // another was faster, and is heard of next
+			return err
+		}
+		s.log.Info("this Docker network is shared with the other hosts", "network", name, "flannel", report.Title(next.entry.Flannel))
+	case create:
+		if err := s.remember(name, &memory{ID: entry.ID, Making: true}); err != nil {
+			return err
+		}
+		id, err := s.engine.Make(ctx, entry.Network)
+		if err != nil {
+			return fmt.Errorf("make the Docker network %s of other hosts here: %w", name, err)
+		}
+		next.keep.Docker = id
+		s.log.Info("a Docker network of other hosts was made here", "network", name, "flannel", report.Title(entry.Flannel))
+	case remove:
+		if err := s.engine.Remove(ctx, here.ID); err != nil {
+			return fmt.Errorf("remove the Docker network %s here, which was removed everywhere: %w", name, err)
+		}
+		s.log.Info("a Docker network that was removed everywhere was removed here", "network", name)
+	}
+	if err := s.remember(name, next.keep); err != nil {
+		return err
+	}
+	switch {
+	case next.left:
+		s.log.Info("a Docker network was removed on this host and stays on the others; docker network create makes it here again, flannel network rm removes it everywhere", "network", name)
+	case next.why != "":
+		s.say("apart "+name, next.why, "this host's Docker network is not the one of the same name that the other hosts share, and is left alone; docker network rm makes room for theirs",
+			"network", name, "difference", next.why)
+	}
+	return nil
+}
+
+func pointer[T any](all map[string]T, name string) *T {
+	if one, found := all[name]; found {
+		return &one
+	}
+	return nil
+}
+
+// remember puts what is remembered of a name on disk.
+func (s *syncer) remember(name string, m *memory) error {
+	old, known := s.memory[name]
+	switch {
+	case m == nil && !known, m != nil && known && old == *m:
+		return nil
+	case m == nil:
+		delete(s.memory, name)
+	default:
+		s.memory[name] = *m
+	}
+	err := statefile.Save(s.path, savedMemory{memoryVersion, s.memory})
+	if err != nil {
+		if delete(s.memory, name); known {
+			s.memory[name] = old
+		}
+	}
+	return err
+}
+
+// note tells the store which networks containers use here.
+func (s *syncer) note(ctx context.Context, have map[string]found) {
+	host := s.host().PublicIP
+	if !host.IsValid() {
+		return
+	}
+	if s.addr.IsValid() && s.addr != host {
+		for name := range s.used {
+			if !s.use(ctx, name, s.addr, false) {
+				return
+			}
+		}
+		clear(s.noted)
+	}
+	s.addr = host
+	for name, m := range s.memory {
+		f, here := have[name]
+		used := here && !m.Apart && f.ID == m.Docker && f.Containers > 0
+		if when, fresh := s.noted[name]; fresh && s.used[name] == used && (!used || time.Since(when) < s.ttl/3) {
+			continue
+		}
+		if !s.use(ctx, name, host, used) {
+			return
+		}
+	}
+}
+
+func (s *syncer) use(ctx context.Context, name string, host netip.Addr, used bool) bool {
+	err := s.shared.Use(ctx, name, host, used, s.ttl)
+	if err != nil {
+		delete(s.noted, name)
+		if ctx.Err() == nil {
+			s.say("use", "", "the other hosts do not learn whether containers use a Docker network, trying on", "network", name, "error", err)
+		}
+		return false
+	}
+	delete(s.said, "use")
+	s.noted[name], s.used[name] = time.Now(), used
+	return true
+}
+
+// say warns of something, and not again until it changes.
+func (s *syncer) say(about, what, text string, args ...any) {
+	if last, said := s.said[about]; said && last == what {
+		return
+	}
+	s.said[about] = what
+	s.log.Warn(text, args...)
+}
