@@ -119,7 +119,10 @@ func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.
 		return nil, err
 	}
 	o.mark(all)
-	return append([]report.Cluster{}, all...), o.shares(ctx, all)
+	if err := o.shares(ctx, all); err != nil {
+		return nil, err
+	}
+	return append([]report.Cluster{}, all...), nil
 }
 
 // leases lists those of the network in the query, or of all.
