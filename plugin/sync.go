@@ -3,12 +3,10 @@ package plugin
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +15,6 @@ import (
 
 	"github.com/docker-flannel/docker-flannel/internal/blueprint"
 	"github.com/docker-flannel/docker-flannel/internal/report"
-	"github.com/docker-flannel/docker-flannel/internal/statefile"
 )
 
 // lookEvery is the time between two looks at the engine without an event.
@@ -63,12 +60,13 @@ type syncer struct {
 	log    *slog.Logger
 	wake   chan struct{}
 
-	memory map[string]memory    // by Docker's name; on disk before it is acted upon
-	ours   bool                 // the engine is the one that runs this plugin
-	said   map[string]string    // what was logged last, by what it is about
-	noted  map[string]time.Time // when the use of a network, or that it has none, was noted last
-	used   map[string]bool      // whether the note says that it is used
-	addr   netip.Addr           // of the notes
+	memory  map[string]memory    // by Docker's name; on disk before it is acted upon
+	ours    bool                 // the engine is the one that runs this plugin
+	strange time.Time            // since when that is not so, as far as was asked
+	said    map[string]string    // what was logged last, by what it is about
+	noted   map[string]time.Time // when the use of a network, or that it has none, was noted last
+	used    map[string]bool      // whether the note says that it is used
+	addr    netip.Addr           // of the notes
 
 	mu      sync.Mutex
 	entries map[string]blueprint.Entry // nil before the store has answered
@@ -76,33 +74,16 @@ type syncer struct {
 	seen    int                        // the reading that the notes were checked after
 }
 
-// savedMemory is the content of the state file.
-type savedMemory struct {
-	Version  int               `json:"version"`
-	Networks map[string]memory `json:"networks"`
-}
-
-const memoryVersion = 1
-
 // newSyncer loads what this host remembers.
 func newSyncer(path string, log *slog.Logger) (*syncer, error) {
-	s := &syncer{
-		path: path, log: log, wake: make(chan struct{}, 1), memory: map[string]memory{},
-		said: map[string]string{}, noted: map[string]time.Time{}, used: map[string]bool{},
-	}
-	var saved savedMemory
-	err := statefile.Load(path, &saved)
-	if errors.Is(err, os.ErrNotExist) {
-		return s, nil
-	}
-	if err == nil && saved.Version != memoryVersion {
-		err = fmt.Errorf("state file %s: version %d, this program reads version %d; put a good copy in its place, or move it away to begin without it", path, saved.Version, memoryVersion)
-	}
+	known, err := loadMemory(path)
 	if err != nil {
 		return nil, fmt.Errorf("load the shared Docker networks: %w", err)
 	}
-	maps.Copy(s.memory, saved.Networks)
-	return s, nil
+	return &syncer{
+		path: path, log: log, wake: make(chan struct{}, 1), memory: known,
+		said: map[string]string{}, noted: map[string]time.Time{}, used: map[string]bool{},
+	}, nil
 }
 
 // run syncs until ctx ends.
@@ -169,12 +150,8 @@ func (s *syncer) round(ctx context.Context) {
 	if entries == nil {
 		return
 	}
-	if !s.ours {
-		if err := s.engine.Recognise(ctx); err != nil {
-			s.say("engine", err.Error(), "no Docker network is shared with the other hosts", "error", err)
-			return
-		}
-		s.ours = true
+	if !s.ours && !s.recognised(ctx) {
+		return
 	}
 	list, err := s.engine.List(ctx, s.host)
 	if err != nil {
@@ -203,6 +180,22 @@ func (s *syncer) round(ctx context.Context) {
 		s.seen = read
 	}
 	s.note(ctx, have)
+}
+
+// recognised tells whether the engine is the one that runs this plugin. One that
+// is starting answers a while after it has started its plugins.
+func (s *syncer) recognised(ctx context.Context) bool {
+	err := s.engine.Recognise(ctx)
+	if s.ours = err == nil; s.ours {
+		return true
+	}
+	if s.strange.IsZero() {
+		s.strange = time.Now()
+	}
+	if time.Since(s.strange) >= lookEvery {
+		s.say("engine", err.Error(), "no Docker network is shared with the other hosts", "error", err)
+	}
+	return false
 }
 
 // names are all that anything is known of, in order.
@@ -270,67 +263,6 @@ func pointer[T any](all map[string]T, name string) *T {
 		return &one
 	}
 	return nil
-}
-
-// remember puts what is remembered of a name on disk.
-func (s *syncer) remember(name string, m *memory) error {
-	old, known := s.memory[name]
-	switch {
-	case m == nil && !known, m != nil && known && old == *m:
-		return nil
-	case m == nil:
-		delete(s.memory, name)
-	default:
-		s.memory[name] = *m
-	}
-	err := statefile.Save(s.path, savedMemory{memoryVersion, s.memory})
-	if err != nil {
-		if delete(s.memory, name); known {
-			s.memory[name] = old
-		}
-	}
-	return err
-}
-
-// note tells the store which networks containers use here.
-func (s *syncer) note(ctx context.Context, have map[string]found) {
-	host := s.host().PublicIP
-	if !host.IsValid() {
-		return
-	}
-	if s.addr.IsValid() && s.addr != host {
-		for name := range s.used {
-			if !s.use(ctx, name, s.addr, false) {
-				return
-			}
-		}
-		clear(s.noted)
-	}
-	s.addr = host
-	for name, m := range s.memory {
-		f, here := have[name]
-		used := here && !m.Apart && f.ID == m.Docker && f.Containers > 0
-		if when, fresh := s.noted[name]; fresh && s.used[name] == used && (!used || time.Since(when) < s.ttl/3) {
-			continue
-		}
-		if !s.use(ctx, name, host, used) {
-			return
-		}
-	}
-}
-
-func (s *syncer) use(ctx context.Context, name string, host netip.Addr, used bool) bool {
-	err := s.shared.Use(ctx, name, host, used, s.ttl)
-	if err != nil {
-		delete(s.noted, name)
-		if ctx.Err() == nil {
-			s.say("use", "", "the other hosts do not learn whether containers use a Docker network, trying on", "network", name, "error", err)
-		}
-		return false
-	}
-	delete(s.said, "use")
-	s.noted[name], s.used[name] = time.Now(), used
-	return true
 }
 
 // say warns of something, and not again until it changes.

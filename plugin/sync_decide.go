@@ -16,15 +16,6 @@ type found struct {
 	Containers int  // that run on it
 }
 
-// memory is what this host remembers of a Docker network's name. It outlives the
-// network: that is how one is known that a person has removed here.
-type memory struct {
-	ID     string // of the entry that the network is, or was
-	Docker string `json:",omitempty"` // the engine's id of the network, empty while it has none
-	Making bool   `json:",omitempty"` // the network is being made, if it is not there yet
-	Apart  bool   `json:",omitempty"` // the network is this host's alone
-}
-
 // action is what is to be done about a name.
 type action int
 

@@ -82,16 +82,20 @@ func (b *board) Retire(_ context.Context, flannel string) ([]string, error) {
 	defer b.mu.Unlock()
 	var names []string
 	for name, e := range b.entries {
+		if e.Flannel == flannel && !e.Removed {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
 		if len(b.users[name]) > 0 {
 			return nil, fmt.Errorf("%w on %v", etcd.ErrUsed, b.users[name])
 		}
-		if e.Flannel == flannel && !e.Removed {
-			names = append(names, name)
-			e.Removed = true
-			b.revision++
-			e.Revision = b.revision
-			b.entries[name] = e
-		}
+	}
+	for _, name := range names {
+		b.revision++
+		e := b.entries[name]
+		e.Removed, e.Revision = true, b.revision
+		b.entries[name] = e
 	}
 	return names, nil
 }
@@ -282,6 +286,11 @@ func TestSyncTrouble(t *testing.T) {
 	one.make(t, blueprint.Network{Name: "blue"})
 	settled(t, b, one)
 	two.dock.stranger = errors.New("runs other plugins")
+	settled(t, b, two)
+	if two.log.Len() > 0 {
+		t.Errorf("an engine that has just been asked for the first time: %s", &two.log)
+	}
+	two.strange = two.strange.Add(-lookEvery)
 	settled(t, b, two)
 	expect(t, "another engine", two, "")
 	two.dock.stranger, two.dock.faulty = nil, errors.New("no subnet is free")
