@@ -33,7 +33,7 @@ type tended interface {
 type operator struct {
 	status  func() report.Status
 	store   registry // nil where the plugin cannot work
-	shared  sharer   // nil without SYNC_NETWORKS
+	shared  retirer  // nil without SYNC_NETWORKS
 	overlay tended
 	why     error // why the plugin cannot work
 	log     *slog.Logger

@@ -9,10 +9,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker-flannel/docker-flannel/internal/blueprint"
 	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay"
 	"github.com/docker-flannel/docker-flannel/overlay/etcd"
 )
+
+// retirer is what the operator asks of the Docker networks that hosts share.
+type retirer interface {
+	// Docker lists the entries, by name.
+	Docker(ctx context.Context) ([]blueprint.Entry, error)
+	// Retire marks all Docker networks on a flannel network as removed
+	// everywhere and returns their names; etcd.ErrUsed while containers use one.
+	Retire(ctx context.Context, network string) ([]string, error)
+}
 
 // leavingTime is how long a removal waits for the hosts to give their leases back.
 const leavingTime = 5 * time.Second

@@ -118,14 +118,14 @@ func TestOperatorRemovesEverywhere(t *testing.T) {
 		}
 		call("none", http.StatusNotFound, "does not exist")
 		host := netip.MustParseAddr("192.0.2.2")
-		if err := b.Use(t.Context(), "crimson", host, true, time.Hour); err != nil {
+		if err := b.Note(t.Context(), "crimson", host, blueprint.Used, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		call("crimson", http.StatusConflict, "192.0.2.2")
 		if b.entries["crimson"].Removed {
 			t.Error("removed while used")
 		}
-		if err := b.Use(t.Context(), "crimson", host, false, time.Hour); err != nil {
+		if err := b.Note(t.Context(), "crimson", host, blueprint.Here, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		go func() {

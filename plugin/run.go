@@ -93,7 +93,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 	p.metrics.status = status
 	op := &operator{status: status, store: p.store, overlay: p.overlay, log: log}
 	if p.syncer != nil {
-		op.shared = p.syncer.shared
+		op.shared = p.shared
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -142,7 +142,7 @@ type parts struct {
 	syncer   *syncer // nil without SYNC_NETWORKS
 	embedded *keeper // nil with an etcd of one's own
 	store    registry
-	shared   sharer
+	shared   dockerStore
 	link     *link
 	metrics  *metrics
 	close    func()

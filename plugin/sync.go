@@ -22,19 +22,17 @@ const lookEvery = 15 * time.Second
 
 // sharer is what the hosts share of their Docker networks.
 type sharer interface {
-	// Docker lists the entries, by name.
-	Docker(ctx context.Context) ([]blueprint.Entry, error)
 	// WatchDocker calls emit with all entries at the start and after every
 	// change, until ctx ends.
 	WatchDocker(ctx context.Context, emit func([]blueprint.Entry)) error
 	// Publish writes an entry if it is still held at its revision, and tells
 	// whether it did.
 	Publish(ctx context.Context, e blueprint.Entry) (bool, error)
-	// Use notes for ttl whether containers of a host use a Docker network.
-	Use(ctx context.Context, name string, host netip.Addr, used bool, ttl time.Duration) error
-	// Retire marks all Docker networks on a flannel network as removed
-	// everywhere and returns their names; etcd.ErrUsed while containers use one.
-	Retire(ctx context.Context, network string) ([]string, error)
+	// Note keeps for ttl how a host stands to a Docker network.
+	Note(ctx context.Context, name string, host netip.Addr, p blueprint.Presence, ttl time.Duration) error
+	// Leave notes that a host has removed an entry's Docker network; with the
+	// last host goes the entry.
+	Leave(ctx context.Context, e blueprint.Entry, host netip.Addr) error
 }
 
 // networks is what the sync asks of the engine that runs this plugin.
@@ -60,13 +58,13 @@ type syncer struct {
 	log    *slog.Logger
 	wake   chan struct{}
 
-	memory  map[string]memory    // by Docker's name; on disk before it is acted upon
-	ours    bool                 // the engine is the one that runs this plugin
-	strange time.Time            // since when that is not so, as far as was asked
-	said    map[string]string    // what was logged last, by what it is about
-	noted   map[string]time.Time // when the use of a network, or that it has none, was noted last
-	used    map[string]bool      // whether the note says that it is used
-	addr    netip.Addr           // of the notes
+	memory  map[string]memory             // by Docker's name; on disk before it is acted upon
+	ours    bool                          // the engine is the one that runs this plugin
+	strange time.Time                     // since when that is not so, as far as was asked
+	said    map[string]string             // what was logged last, by what it is about
+	noted   map[string]time.Time          // when how this host stands to a network was noted last
+	stands  map[string]blueprint.Presence // and how
+	addr    netip.Addr                    // of the notes
 
 	mu      sync.Mutex
 	entries map[string]blueprint.Entry // nil before the store has answered
@@ -82,7 +80,7 @@ func newSyncer(path string, log *slog.Logger) (*syncer, error) {
 	}
 	return &syncer{
 		path: path, log: log, wake: make(chan struct{}, 1), memory: known,
-		said: map[string]string{}, noted: map[string]time.Time{}, used: map[string]bool{},
+		said: map[string]string{}, noted: map[string]time.Time{}, stands: map[string]blueprint.Presence{},
 	}, nil
 }
 
@@ -245,6 +243,11 @@ func (s *syncer) settle(ctx context.Context, name string, entries map[string]blu
 		}
 		s.log.Info("a Docker network that was removed everywhere was removed here", "network", name)
 	}
+	if next.left {
+		if err := s.shared.Leave(ctx, *entry, s.host().PublicIP); err != nil {
+			return err
+		}
+	}
 	if err := s.remember(name, next.keep); err != nil {
 		return err
 	}
@@ -252,7 +255,7 @@ func (s *syncer) settle(ctx context.Context, name string, entries map[string]blu
 	case next.left:
 		s.log.Info("a Docker network was removed on this host and stays on the others; docker network create makes it here again, flannel network rm removes it everywhere", "network", name)
 	case next.why != "":
-		s.say("apart "+name, next.why, "this host's Docker network is not the one of the same name that the other hosts share, and is left alone; docker network rm makes room for theirs",
+		s.say("apart "+name, next.why, "this host's Docker network is not the one of the same name that the other hosts share, and is left alone; docker network rm here makes room for theirs, and flannel network rm removes theirs",
 			"network", name, "difference", next.why)
 	}
 	return nil

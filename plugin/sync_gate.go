@@ -8,9 +8,15 @@ import (
 	"github.com/docker-flannel/docker-flannel/internal/blueprint"
 )
 
-// gatedSharer is a sharer behind the embedded etcd, as gated is a registry.
+// dockerStore is all that a store does for shared Docker networks.
+type dockerStore interface {
+	sharer
+	retirer
+}
+
+// gatedSharer is a dockerStore behind the embedded etcd, as gated is a registry.
 type gatedSharer struct {
-	store sharer
+	store dockerStore
 	gate  *keeper
 }
 
@@ -35,11 +41,18 @@ func (g gatedSharer) Publish(ctx context.Context, e blueprint.Entry) (bool, erro
 	return g.store.Publish(ctx, e)
 }
 
-func (g gatedSharer) Use(ctx context.Context, name string, host netip.Addr, used bool, ttl time.Duration) error {
+func (g gatedSharer) Note(ctx context.Context, name string, host netip.Addr, p blueprint.Presence, ttl time.Duration) error {
 	if err := g.gate.wait(ctx); err != nil {
 		return err
 	}
-	return g.store.Use(ctx, name, host, used, ttl)
+	return g.store.Note(ctx, name, host, p, ttl)
+}
+
+func (g gatedSharer) Leave(ctx context.Context, e blueprint.Entry, host netip.Addr) error {
+	if err := g.gate.wait(ctx); err != nil {
+		return err
+	}
+	return g.store.Leave(ctx, e, host)
 }
 
 func (g gatedSharer) Retire(ctx context.Context, network string) ([]string, error) {

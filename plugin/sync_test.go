@@ -29,9 +29,10 @@ type board struct {
 	mu       sync.Mutex
 	entries  map[string]blueprint.Entry
 	users    map[string]map[netip.Addr]bool
+	owners   map[string]map[netip.Addr]bool
 	revision int64
 	down     error
-	calls    int // of Use
+	calls    int // of Note
 }
 
 func (b *board) Docker(context.Context) ([]blueprint.Entry, error) {
@@ -64,17 +65,34 @@ func (b *board) Publish(_ context.Context, e blueprint.Entry) (bool, error) {
 	return true, nil
 }
 
-func (b *board) Use(_ context.Context, name string, host netip.Addr, used bool, _ time.Duration) error {
+func (b *board) Note(_ context.Context, name string, host netip.Addr, p blueprint.Presence, _ time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls++
-	if b.users[name] == nil {
-		b.users[name] = map[netip.Addr]bool{}
-	}
-	if delete(b.users[name], host); used {
-		b.users[name][host] = true
+	for _, k := range []struct {
+		all   map[string]map[netip.Addr]bool
+		there bool
+	}{{b.users, p == blueprint.Used}, {b.owners, p != blueprint.Gone}} {
+		if k.all[name] == nil {
+			k.all[name] = map[netip.Addr]bool{}
+		}
+		if delete(k.all[name], host); k.there {
+			k.all[name][host] = true
+		}
 	}
 	return b.down
+}
+
+func (b *board) Leave(ctx context.Context, e blueprint.Entry, host netip.Addr) error {
+	if err := b.Note(ctx, e.Name, host, blueprint.Gone, 0); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.owners[e.Name]) == 0 && b.entries[e.Name].Revision == e.Revision {
+		delete(b.entries, e.Name)
+	}
+	return nil
 }
 
 func (b *board) Retire(_ context.Context, flannel string) ([]string, error) {
@@ -209,7 +227,7 @@ func settled(t *testing.T, b *board, sites ...*site) {
 }
 
 func newBoard() *board {
-	return &board{entries: map[string]blueprint.Entry{}, users: map[string]map[netip.Addr]bool{}}
+	return &board{entries: map[string]blueprint.Entry{}, users: map[string]map[netip.Addr]bool{}, owners: map[string]map[netip.Addr]bool{}}
 }
 
 func expect(t *testing.T, what string, s *site, want string) {
@@ -277,6 +295,19 @@ func TestSync(t *testing.T) {
 	expect(t, "made anew", three, "blue")
 	expect(t, "made anew", two, "blue")
 	expect(t, "made anew", one, "blue")
+	for _, s := range []*site{one, two, three} {
+		s.dock.drop("blue")
+		settled(t, b, one, two, three)
+	}
+	if len(b.entries) > 1 { // red's is marked
+		t.Errorf("all have removed it, and the store holds %v", b.entries)
+	}
+	two.make(t, blueprint.Network{Name: "blue", Internal: true})
+	settled(t, b, one, two, three)
+	expect(t, "another one", one, "blue")
+	if !one.dock.networks[0].Internal {
+		t.Error("it is the old one")
+	}
 }
 
 func TestSyncTrouble(t *testing.T) {

@@ -65,3 +65,13 @@ func union(a, b map[string]string) map[string]string {
 	maps.Copy(all, b)
 	return all
 }
+
+// Presence is how a host stands to a Network.
+type Presence int
+
+// The ways to stand to a Network.
+const (
+	Gone Presence = iota // the host does not have it
+	Here                 // it has it
+	Used                 // and containers that run use it
+)

@@ -222,4 +222,17 @@ func (s *scene) syncClash(t *testing.T, one, two *netlab.Host) {
 	appears(t, two, "olive")
 	appears(t, two, "grey")
 	contains(t, "grey", about(t, two, "grey"), "1400")
+	// Removed by hand everywhere, it is forgotten, and may be made otherwise.
+	for _, h := range s.hosts {
+		docker(t, h, "network", "rm", "grey")
+	}
+	wait(t, "the end of grey's entry", func() error {
+		if keys := s.ctl(t, "get", "--prefix", "--keys-only", prefix+"/.docker/grey"); keys != "" {
+			return errors.New(keys)
+		}
+		return nil
+	})
+	share(t, two, "grey", "-o", "com.docker.network.driver.mtu=1350")
+	appears(t, one, "grey")
+	contains(t, "grey", about(t, one, "grey"), "1350")
 }

@@ -18,9 +18,10 @@ import (
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
-// The Docker networks that all hosts share have a key each below .docker/, and
-// below .docker-use/NAME/ a key for each host whose containers use one. No flannel
-// network's name begins with a dot, and flanneld reads neither.
+// The Docker networks that all hosts share have a key each below .docker/; a host
+// that has one has a key below .docker-here/NAME/, and below .docker-use/NAME/ while
+// containers use it there. No flannel network's name begins with a dot, and flanneld
+// reads none of them.
 
 // dockerKeys is the beginning of the entries' keys.
 func (s *Store) dockerKeys() string { return path.Join(s.prefix) + "/.docker/" }
@@ -31,6 +32,11 @@ func (s *Store) dockerKey(name string) string { return s.dockerKeys() + url.Path
 // useKeys is the beginning of the keys of a Docker network's users.
 func (s *Store) useKeys(name string) string {
 	return path.Join(s.prefix) + "/.docker-use/" + url.PathEscape(name) + "/"
+}
+
+// hereKeys is the beginning of the keys of the hosts that have a Docker network.
+func (s *Store) hereKeys(name string) string {
+	return path.Join(s.prefix) + "/.docker-here/" + url.PathEscape(name) + "/"
 }
 
 // decodeEntry reads an entry from the part of its key that names it, and its value.
@@ -99,16 +105,37 @@ func (s *Store) Publish(ctx context.Context, e blueprint.Entry) (bool, error) {
 	return false, s.wrap(err, "share Docker network %s", e.Name)
 }
 
-// Use notes whether containers of a host use a Docker network. The note lasts for
-// ttl, renewed by each call.
-func (s *Store) Use(ctx context.Context, name string, host netip.Addr, used bool, ttl time.Duration) error {
-	if err := s.use(ctx, s.useKeys(name)+host.String(), used, ttl); err != nil {
-		return s.wrap(err, "note whether containers use Docker network %s", name)
+// Note keeps how a host stands to a Docker network. The note lasts for ttl, renewed
+// by each call.
+func (s *Store) Note(ctx context.Context, name string, host netip.Addr, p blueprint.Presence, ttl time.Duration) error {
+	err := s.note(ctx, s.hereKeys(name)+host.String(), p != blueprint.Gone, ttl)
+	if err == nil {
+		err = s.note(ctx, s.useKeys(name)+host.String(), p == blueprint.Used, ttl)
+	}
+	if err != nil {
+		return s.wrap(err, "note how Docker network %s is used", name)
 	}
 	return nil
 }
 
-func (s *Store) use(ctx context.Context, key string, used bool, ttl time.Duration) error {
+// Leave notes that a host has an entry's Docker network no longer. With the last
+// host goes the entry, unless it has changed.
+func (s *Store) Leave(ctx context.Context, e blueprint.Entry, host netip.Addr) error {
+	if err := s.Note(ctx, e.Name, host, blueprint.Gone, 0); err != nil {
+		return err
+	}
+	_, err := s.commit(ctx, []clientv3.Cmp{
+		clientv3.Compare(clientv3.ModRevision(s.dockerKey(e.Name)), "=", e.Revision),
+		clientv3.Compare(clientv3.CreateRevision(s.hereKeys(e.Name)), "=", 0).WithPrefix(),
+	}, clientv3.OpDelete(s.dockerKey(e.Name)))
+	if err != nil {
+		return s.wrap(err, "leave Docker network %s", e.Name)
+	}
+	return nil
+}
+
+// note makes a key that is there, or is not.
+func (s *Store) note(ctx context.Context, key string, there bool, ttl time.Duration) error {
 	get, cancel := s.call(ctx)
 	got, err := s.client.Get(get, key)
 	cancel()
@@ -117,7 +144,7 @@ func (s *Store) use(ctx context.Context, key string, used bool, ttl time.Duratio
 	}
 	for _, kv := range got.Kvs { // one at most
 		id := clientv3.LeaseID(kv.Lease)
-		if !used {
+		if !there {
 			if _, err := s.commit(ctx, nil, clientv3.OpDelete(key)); err != nil || id == clientv3.NoLease {
 				return err
 			}
@@ -130,7 +157,7 @@ func (s *Store) use(ctx context.Context, key string, used bool, ttl time.Duratio
 			return err
 		}
 	}
-	if !used {
+	if !there {
 		return nil
 	}
 	id, _, err := s.grant(ctx, ttl)

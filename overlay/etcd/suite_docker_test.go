@@ -99,7 +99,11 @@ func testDockerRetire(t *testing.T, w *world) {
 	}
 	use := func(name string, i int, used bool) {
 		t.Helper()
-		if err := w.store.Use(t.Context(), name, host(i), used, time.Hour); err != nil {
+		p := blueprint.Here // which keeps nothing
+		if used {
+			p = blueprint.Used
+		}
+		if err := w.store.Note(t.Context(), name, host(i), p, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,7 +132,49 @@ func testDockerRetire(t *testing.T, w *world) {
 	if names, err := w.store.Retire(t.Context(), "red"); err != nil || len(names) != 0 {
 		t.Errorf("again: %v, %v", names, err)
 	}
-	use("tw", 3, false)
+	w.checkLeases(t)
+}
+
+// The entry goes with the last host that has the network, whoever that is, and no
+// other one's.
+func testDockerLeave(t *testing.T, w *world) {
+	publish(t, w.store, entryOf("blue", "", "1"))
+	publish(t, w.store, entryOf("blu", "", "2"))
+	all, err := w.store.Docker(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	blu, blue := all[0], all[1]
+	for i, p := range []blueprint.Presence{blueprint.Here, blueprint.Used, blueprint.Here} {
+		if err := w.store.Note(t.Context(), "blue", host(i), p, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leave := func(e blueprint.Entry, i int, want string) {
+		t.Helper()
+		if err := w.store.Leave(t.Context(), e, host(i)); err != nil {
+			t.Fatal(err)
+		}
+		if got := listing(t, w.store); got != want {
+			t.Errorf("host %d has left %s, and there are\n%s", i, e.Name, got)
+		}
+	}
+	const both = "blu on \"\": 2\nblue on \"\": 1\n"
+	leave(blue, 0, both)
+	leave(blue, 0, both)
+	var g errgroup.Group
+	for i := 1; i < 3; i++ {
+		s := w.newStore(t)
+		g.Go(func() error { return s.Leave(t.Context(), blue, host(i)) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got := listing(t, w.store); got != "blu on \"\": 2\n" {
+		t.Errorf("all have left, and there are\n%s", got)
+	}
+	blu.Revision--
+	leave(blu, 1, "blu on \"\": 2\n") // it has changed
 	w.checkLeases(t)
 }
 
@@ -137,7 +183,7 @@ func testDockerUse(t *testing.T, w *world) {
 	key := "/.docker-use/blue/" + host(1).String()
 	use := func() {
 		t.Helper()
-		if err := w.store.Use(t.Context(), "blue", host(1), true, time.Hour); err != nil {
+		if err := w.store.Note(t.Context(), "blue", host(1), blueprint.Used, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		if _, leased := w.value(t, key); !leased {
@@ -156,10 +202,15 @@ func testDockerUse(t *testing.T, w *world) {
 	use()
 	w.put(t, key, "by hand") // without an etcd lease
 	use()
-	if err := w.store.Use(t.Context(), "blue", host(1), false, time.Hour); err != nil {
-		t.Fatal(err)
+	for _, p := range []blueprint.Presence{blueprint.Here, blueprint.Gone} {
+		if err := w.store.Note(t.Context(), "blue", host(1), p, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := w.value(t, key); got != "" {
+			t.Errorf("left: %s", got)
+		}
 	}
-	if got, _ := w.value(t, key); got != "" {
+	if got, _ := w.value(t, "/.docker-here/blue/"+host(1).String()); got != "" {
 		t.Errorf("left: %s", got)
 	}
 }
