@@ -179,13 +179,29 @@ func (s *scene) syncRemoved(t *testing.T, one, two *netlab.Host) {
 	}
 	restarts.Wait()
 	settled("z2")
-	s.ctl(t, "del", "--prefix", prefix)
+	s.wipe(t)
 	settled("z3")
 	docker(t, one, newNetwork("green")...) // a person wants it again
 	docker(t, two, "network", "rm", "green")
 	if !has(t, one, "green") {
 		t.Error("green is gone")
 	}
+}
+
+// wipe empties etcd, and waits until the hosts have written again what they have.
+func (s *scene) wipe(t *testing.T) {
+	t.Helper()
+	before := strings.Fields(s.ctl(t, "get", "--prefix", "--keys-only", prefix+"/"))
+	s.ctl(t, "del", "--prefix", prefix)
+	wait(t, "what the hosts have", func() error {
+		now := strings.Fields(s.ctl(t, "get", "--prefix", "--keys-only", prefix+"/"))
+		for _, key := range before {
+			if !slices.Contains(now, key) && !strings.HasSuffix(key, "/.networks") {
+				return fmt.Errorf("%s is missing", key)
+			}
+		}
+		return nil
+	})
 }
 
 // syncLate creates, and removes everywhere, while a host hears nothing.
