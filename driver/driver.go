@@ -36,11 +36,12 @@ const AddressSpace = "flannel"
 // Clerk answers NetworkDriver calls. Every call is idempotent.
 type Clerk struct {
 	nets  Networks
+	ports Publisher
 	addrs Addresses
 }
 
 // New makes a Clerk.
-func New(nets Networks, addrs Addresses) *Clerk { return &Clerk{nets, addrs} }
+func New(nets Networks, ports Publisher, addrs Addresses) *Clerk { return &Clerk{nets, ports, addrs} }
 
 // Capabilities says that each host has its own part of the network and that
 // the parts reach each other.
@@ -57,22 +58,30 @@ func (c *Clerk) CreateNetwork(ctx context.Context, req *network.CreateNetworkReq
 	if err != nil {
 		return err
 	}
-	pool, err := leasePool(req)
-	if err != nil {
+	b := overlay.Bridge{
+		ID: req.NetworkID, MTU: opt.mtu,
+		Gateway: opt.gateway, NoMasq: opt.keepAddr, Internal: opt.internal,
+	}
+	if b.Subnet, err = leasePool("IPv4", req.IPv4Data); err != nil {
 		return err
 	}
-	return c.nets.Attach(ctx, overlay.Bridge{ID: req.NetworkID, Subnet: pool, MTU: opt.mtu})
+	switch {
+	case len(req.IPv6Data) > 0:
+		if b.IPv6Subnet, err = leasePool("IPv6", req.IPv6Data); err != nil {
+			return err
+		}
+	case opt.ipv6:
+		return fmt.Errorf("--ipv6: the engine asked for no IPv6 addresses; tell it which, by the flannel network's IPv6 network, as in: docker network create -d flannel --ipam-driver flannel --ipv6 --subnet fd00:5::/48 NAME")
+	}
+	return c.nets.Attach(ctx, b)
 }
 
-// leasePool is the one IPv4 pool of the request, which must be a lease.
-func leasePool(req *network.CreateNetworkRequest) (netip.Prefix, error) {
-	if len(req.IPv6Data) > 0 {
-		return netip.Prefix{}, fmt.Errorf("--ipv6: the flannel network has no IPv6 subnets; leave it out")
+// leasePool is a family's one pool of the request, which must be a lease.
+func leasePool(family string, pools []*network.IPAMData) (netip.Prefix, error) {
+	if len(pools) != 1 {
+		return netip.Prefix{}, fmt.Errorf("%d %s pools given; a flannel network has one a host: give --subnet once a family or not at all", len(pools), family)
 	}
-	if len(req.IPv4Data) != 1 {
-		return netip.Prefix{}, fmt.Errorf("%d IPv4 pools given; a flannel network has one a host: give --subnet once or not at all", len(req.IPv4Data))
-	}
-	data := req.IPv4Data[0]
+	data := pools[0]
 	if data == nil || data.AddressSpace != AddressSpace {
 		return netip.Prefix{}, fmt.Errorf("a flannel network takes its addresses from flannel too; use: docker network create -d flannel --ipam-driver flannel NAME")
 	}
@@ -108,6 +117,9 @@ func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointR
 		return nil, fmt.Errorf("address %s of endpoint %s was not handed out by flannel on this host: start the container again", prefix.Addr(), req.EndpointID)
 	}
 	port := overlay.Port{Network: req.NetworkID, Endpoint: req.EndpointID, Addr: prefix.Addr()}
+	if port.IPv6, err = c.ipv6(req); err != nil {
+		return nil, err
+	}
 	var answer network.EndpointInterface
 	if req.Interface.MacAddress == "" {
 		port.MAC = macOf(port.Addr)
@@ -119,6 +131,22 @@ func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointR
 		return nil, err
 	}
 	return &network.CreateEndpointResponse{Interface: &answer}, nil
+}
+
+// ipv6 is an endpoint's IPv6 address; zero for none.
+func (c *Clerk) ipv6(req *network.CreateEndpointRequest) (netip.Addr, error) {
+	text := req.Interface.AddressIPv6
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || !prefix.Addr().Is6() || prefix.Addr().Is4In6() {
+		return netip.Addr{}, fmt.Errorf("address %q of endpoint %s is not an IPv6 address with its subnet's length, such as fd00:5:0:7::2/64: leave --ip6 out", text, req.EndpointID)
+	}
+	if !c.addrs.Held(prefix.Addr()) {
+		return netip.Addr{}, fmt.Errorf("address %s of endpoint %s was not handed out by flannel on this host: start the container again", prefix.Addr(), req.EndpointID)
+	}
+	return prefix.Addr(), nil
 }
 
 // macOf is the address that Docker gives a container with this IP address:
@@ -147,9 +175,10 @@ func (*Clerk) EndpointInfo(_ context.Context, req *network.InfoRequest) (*networ
 // routeVia is libnetwork's route type for a route with a next hop.
 const routeVia = 0
 
-// Join makes the container's interface. It names no gateway, so the engine's
-// own docker_gwbridge carries egress and published ports; the cluster network
-// is one static route.
+// Join makes the container's interface. Where it names no gateway the engine's
+// own docker_gwbridge carries egress and published ports. The cluster network is
+// one static route a family in any case: the default route may lead into another
+// network of the container.
 func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.JoinResponse, error) {
 	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
 		return nil, err
@@ -158,18 +187,31 @@ func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.Jo
 	if err != nil {
 		return nil, err
 	}
-	return &network.JoinResponse{
+	routes := []*network.StaticRoute{{
+		Destination: joined.Network.CIDR.String(), RouteType: routeVia, NextHop: joined.Network.Gateway.String(),
+	}}
+	if joined.IPv6 {
+		routes = append(routes, &network.StaticRoute{
+			Destination: joined.Network.IPv6CIDR.String(), RouteType: routeVia, NextHop: joined.Network.IPv6Subnet.Addr().Next().String(),
+		})
+	}
+	answer := &network.JoinResponse{
 		InterfaceName: network.InterfaceName{SrcName: joined.Interface, DstPrefix: "eth"},
-		StaticRoutes: []*network.StaticRoute{{
-			Destination: joined.Network.CIDR.String(), RouteType: routeVia, NextHop: joined.Network.Gateway.String(),
-		}},
-	}, nil
+		StaticRoutes:  routes,
+	}
+	if joined.Gateway.IsValid() {
+		answer.Gateway = joined.Gateway.String()
+	}
+	return answer, nil
 }
 
-// Leave changes nothing: the engine hands the interface back after it, and
-// Join may follow on the same endpoint.
-func (*Clerk) Leave(_ context.Context, req *network.LeaveRequest) error {
-	return checkIDs(req.NetworkID, req.EndpointID)
+// Leave withdraws the ports, for an engine may forget to. The interface stays:
+// the engine hands it back after Leave, and Join may follow on the same endpoint.
+func (c *Clerk) Leave(ctx context.Context, req *network.LeaveRequest) error {
+	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
+		return err
+	}
+	return c.ports.Publish(ctx, req.NetworkID, req.EndpointID, nil)
 }
 
 // ids are Docker's: 64 hexadecimal digits, or 25 letters and digits from swarm.

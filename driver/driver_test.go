@@ -25,16 +25,23 @@ const (
 type nets struct {
 	bridge overlay.Bridge
 	port   overlay.Port
+	ports  []overlay.Publish
+	out    netip.Addr // the default gateway
 	err    error
 }
 
+func (n *nets) Publish(_ context.Context, _, _ string, asked []overlay.Publish) error {
+	n.ports = asked
+	return n.err
+}
 func (n *nets) Attach(_ context.Context, b overlay.Bridge) error { n.bridge = b; return n.err }
 func (n *nets) Detach(context.Context, string) error             { return n.err }
 func (n *nets) AddPort(_ context.Context, p overlay.Port) error  { n.port = p; return n.err }
 func (n *nets) RemovePort(context.Context, string, string) error { return n.err }
 func (n *nets) Join(context.Context, string, string) (overlay.Joined, error) {
-	return overlay.Joined{Interface: "flpfedcba987654", Network: overlay.Network{
+	return overlay.Joined{Interface: "flpfedcba987654", Gateway: n.out, IPv6: n.port.IPv6.IsValid(), Network: overlay.Network{
 		CIDR: netip.MustParsePrefix("10.5.0.0/16"), Gateway: netip.MustParseAddr("10.5.7.1"),
+		IPv6CIDR: netip.MustParsePrefix("fd00:5::/48"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:7::/64"),
 	}}, n.err
 }
 
@@ -45,7 +52,7 @@ func (h handed) Held(addr netip.Addr) bool { return slices.Contains(h, addr) }
 
 var nine = handed{netip.MustParseAddr("10.5.7.9")}
 
-func create(t *testing.T, options, pool string) (*nets, error) {
+func create(t *testing.T, options, pool string, pools6 ...string) (*nets, error) {
 	t.Helper()
 	req := &network.CreateNetworkRequest{NetworkID: netID}
 	if err := json.Unmarshal([]byte(options), &req.Options); err != nil {
@@ -54,8 +61,13 @@ func create(t *testing.T, options, pool string) (*nets, error) {
 	if err := json.Unmarshal([]byte(pool), &req.IPv4Data); err != nil {
 		t.Fatal(err)
 	}
+	for _, six := range pools6 {
+		if err := json.Unmarshal([]byte(six), &req.IPv6Data); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n := &nets{}
-	return n, New(n, nine).CreateNetwork(t.Context(), req)
+	return n, New(n, n, nine).CreateNetwork(t.Context(), req)
 }
 
 const lease = `[{"AddressSpace":"flannel","Pool":"10.5.7.0/24","Gateway":"10.5.7.1/24"}]`
@@ -66,9 +78,48 @@ func TestCreateNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1400}
+	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1400, Internal: true}
 	if n.bridge != want {
 		t.Errorf("attached %+v, want %+v", n.bridge, want)
+	}
+}
+
+func TestCreateNetworkIPv6(t *testing.T) {
+	const enabled = `{"com.docker.network.enable_ipv6":true}`
+	n, err := create(t, enabled, lease, `[{"AddressSpace":"flannel","Pool":"fd00:5:0:7::/64","Gateway":"fd00:5:0:7::1/64"}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:7::/64")}
+	if n.bridge != want {
+		t.Errorf("attached %+v, want %+v", n.bridge, want)
+	}
+	for pools, says := range map[string]string{
+		`[]`: "--ipv6 --subnet fd00:5::/48",
+		`[{"AddressSpace":"LocalDefault","Pool":"fd00:9::/64"}]`:  "--ipam-driver flannel",
+		`[{"AddressSpace":"flannel"},{"AddressSpace":"flannel"}]`: "2 IPv6 pools",
+	} {
+		if n, err := create(t, enabled, lease, pools); err == nil || !strings.Contains(err.Error(), says) || (n.bridge != overlay.Bridge{}) {
+			t.Errorf("%s: error %v, want one with %q; attached %+v", pools, err, says, n.bridge)
+		}
+	}
+}
+
+func TestGatewayOptions(t *testing.T) {
+	for options, want := range map[string]overlay.Bridge{
+		`{"gateway":"docker"}`:                    {},
+		`{"gateway":"flannel"}`:                   {Gateway: true},
+		`{"gateway":"flannel","ip-masq":"true"}`:  {Gateway: true},
+		`{"gateway":"flannel","ip-masq":"false"}`: {Gateway: true, NoMasq: true},
+	} {
+		n, err := create(t, `{"com.docker.network.generic":`+options+`}`, lease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.ID, want.Subnet = netID, netip.MustParsePrefix("10.5.7.0/24")
+		if n.bridge != want {
+			t.Errorf("%s attached %+v, want %+v", options, n.bridge, want)
+		}
 	}
 }
 
@@ -78,13 +129,17 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"no pool", `{}`, `[]`, "0 IPv4 pools"},
 		{"null pool", `{}`, `[null]`, "--ipam-driver flannel"},
 		{"junk pool", `{}`, `[{"AddressSpace":"flannel","Pool":"x"}]`, `"x"`},
-		{"ipv6", `{"com.docker.network.enable_ipv6":true}`, lease, "--ipv6"},
 		{"junk ipv6", `{"com.docker.network.enable_ipv6":"yes"}`, lease, "enable_ipv6=yes"},
 		{"junk ipv4", `{"com.docker.network.enable_ipv4":0}`, lease, "enable_ipv4=0"},
 		{"no ipv4", `{"com.docker.network.enable_ipv4":false}`, lease, "--ipv4=false"},
 		{"unknown option", `{"com.docker.network.generic":{"color":"red"}}`, lease, "-o color=red"},
 		{"small mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"7"}}`, lease, "mtu=7"},
 		{"junk mtu", `{"com.docker.network.generic":{"com.docker.network.driver.mtu":"big"}}`, lease, "mtu=big"},
+		{"junk gateway", `{"com.docker.network.generic":{"gateway":"10.5.7.1"}}`, lease, "-o gateway=10.5.7.1: give docker"},
+		{"junk ip-masq", `{"com.docker.network.generic":{"gateway":"flannel","ip-masq":"no"}}`, lease, "-o ip-masq=no: give true or false"},
+		{"ip-masq of docker_gwbridge", `{"com.docker.network.generic":{"ip-masq":"false"}}`, lease, "-o gateway=flannel"},
+		{"junk internal", `{"com.docker.network.internal":1}`, lease, "internal=1"},
+		{"all that is accepted", `{"com.docker.network.generic":{"color":"red"}}`, lease, "com.docker.network.driver.mtu=BYTES, gateway=docker|flannel, ip-masq=true|false"},
 		{"number as option", `{"com.docker.network.generic":{"a":1}}`, lease, "-o a=1"},
 		{"list of options", `{"com.docker.network.generic":[]}`, lease, "generic"},
 	} {
@@ -112,7 +167,7 @@ func TestCreateEndpoint(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &nets{}
-			res, err := New(n, nine).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
+			res, err := New(n, n, nine).CreateEndpoint(t.Context(), &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: &c.iface})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,18 +192,44 @@ func TestCreateEndpointRefuses(t *testing.T) {
 		"junk address": {Address: "10.5.7"},
 		"ipv6":         {Address: "fd00::1/64"},
 		"not given":    {Address: "10.5.7.10/24"},
+		"junk ipv6":    {Address: "10.5.7.9/24", AddressIPv6: "10.5.7.9/24"},
+		"ipv6 no one":  {Address: "10.5.7.9/24", AddressIPv6: "fd00:5:0:7::9/64"},
 		"junk mac":     {Address: "10.5.7.9/24", MacAddress: "zz"},
 	} {
 		n := &nets{}
 		req := &network.CreateEndpointRequest{NetworkID: netID, EndpointID: endID, Interface: iface}
-		if _, err := New(n, nine).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
+		if _, err := New(n, n, nine).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
 			t.Errorf("%s: error %v, port %+v", name, err, n.port)
 		}
 	}
 }
 
+func TestEndpointIPv6(t *testing.T) {
+	n, addrs := &nets{}, append(handed{netip.MustParseAddr("fd00:5:0:7::9")}, nine...)
+	req := &network.CreateEndpointRequest{
+		NetworkID: netID, EndpointID: endID,
+		Interface: &network.EndpointInterface{Address: "10.5.7.9/24", AddressIPv6: "fd00:5:0:7::9/64", MacAddress: "02:42:0a:05:07:09"},
+	}
+	if _, err := New(n, n, addrs).CreateEndpoint(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if n.port.IPv6 != netip.MustParseAddr("fd00:5:0:7::9") {
+		t.Errorf("port %+v", n.port)
+	}
+	res, err := New(n, n, addrs).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.StaticRoutes) != 2 || *res.StaticRoutes[1] != (network.StaticRoute{Destination: "fd00:5::/48", NextHop: "fd00:5:0:7::1"}) {
+		t.Errorf("answer %+v", res)
+	}
+	if res.Gateway != "" || res.GatewayIPv6 != "" {
+		t.Errorf("answer %+v has a gateway", res)
+	}
+}
+
 func TestJoin(t *testing.T) {
-	res, err := New(&nets{}, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	res, err := New(&nets{}, &nets{}, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,8 +242,16 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+func TestJoinWithGateway(t *testing.T) {
+	n := &nets{out: netip.MustParseAddr("10.5.7.1")}
+	res, err := New(n, n, nine).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	if err != nil || res.Gateway != "10.5.7.1" || len(res.StaticRoutes) != 1 {
+		t.Errorf("answer %+v, %v", res, err)
+	}
+}
+
 func TestIDsAreChecked(t *testing.T) {
-	c, ctx := New(&nets{}, nine), t.Context()
+	c, ctx := New(&nets{}, &nets{}, nine), t.Context()
 	for _, id := range []string{"", "short", "../../../../etc/passwd", strings.Repeat("a", 65), "0123456789ABCDEF"} {
 		calls := map[string]error{
 			"CreateNetwork":  c.CreateNetwork(ctx, &network.CreateNetworkRequest{NetworkID: id}),
@@ -183,7 +272,7 @@ func TestIDsAreChecked(t *testing.T) {
 
 func TestErrorsPass(t *testing.T) {
 	want := errors.New("no space left on device")
-	c := New(&nets{err: want}, nine)
+	c := New(&nets{err: want}, &nets{}, nine)
 	if err := c.DeleteNetwork(t.Context(), &network.DeleteNetworkRequest{NetworkID: netID}); !errors.Is(err, want) {
 		t.Errorf("error %v", err)
 	}
@@ -193,13 +282,22 @@ func FuzzParseOptions(f *testing.F) {
 	f.Add(`{"com.docker.network.generic":{"com.docker.network.driver.mtu":"1400"}}`)
 	f.Add(`{"com.docker.network.generic":null,"com.docker.network.enable_ipv6":"x"}`)
 	f.Add(`{"com.docker.network.generic":{"a":{"b":[]}}}`)
+	f.Add(`{"com.docker.network.generic":{"gateway":"flannel","ip-masq":"false"},"com.docker.network.internal":true}`)
+	f.Add(`{"com.docker.network.portmap":[{"Proto":6,"IP":"","Port":80,"HostIP":"::1","HostPort":8080,"HostPortEnd":7}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var raw map[string]any
 		if json.Unmarshal([]byte(text), &raw) != nil {
 			return
 		}
-		if opt, err := parseOptions(raw); err == nil && opt.mtu != 0 && opt.mtu < minMTU {
+		opt, err := parseOptions(raw)
+		if err == nil && (opt.mtu != 0 && opt.mtu < minMTU || opt.keepAddr && !opt.gateway) {
 			t.Errorf("%s gives %+v", text, opt)
+		}
+		ports, err := parsePorts(raw)
+		for _, p := range ports {
+			if err != nil || p.Port == 0 || !p.Host.Is4() || p.First > p.Last || p.First == 0 && p.Last != 0 {
+				t.Errorf("%s gives port %+v, %v", text, p, err)
+			}
 		}
 	})
 }

@@ -1,8 +1,11 @@
 package overlay_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"slices"
@@ -83,6 +86,12 @@ func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.
 		return overlay.Lease{}, overlay.ErrFull
 	}
 	lease := overlay.Lease{Subnet: want, PublicIP: c.PublicIP, BackendType: c.BackendType, BackendData: c.BackendData}
+	if c.IPv6 {
+		lease.PublicIPv6, lease.BackendV6Data = c.PublicIPv6, c.BackendV6Data
+		if lease.IPv6Subnet = c.PreferIPv6; !lease.IPv6Subnet.IsValid() {
+			lease.IPv6Subnet = cfg.IPv6Subnet(int(want.Addr().As4()[2]) - 1)
+		}
+	}
 	m.mu.Lock()
 	old, taken := m.leases[want]
 	m.mu.Unlock()
@@ -123,7 +132,7 @@ func (m *memory) Keep(_ context.Context, _ string, l overlay.Lease) error {
 	if m.down != nil {
 		return m.down
 	}
-	if m.leases[l.Subnet].PublicIP != l.PublicIP {
+	if own := m.leases[l.Subnet]; own.PublicIP != l.PublicIP || own.IPv6Subnet != l.IPv6Subnet {
 		return overlay.ErrLeaseLost
 	}
 	return nil
@@ -186,13 +195,15 @@ type board struct {
 	// that had not.
 	keep, missed string
 	restored     bool // a device's checksum offload was wished on
+	// taken are ports that are held, by us or, false, by other programs.
+	taken map[string]bool
 }
 
 func newBoard(ip string) *board {
 	addr := netip.MustParseAddr(ip)
 	return &board{
-		refuse: map[string]error{},
-		under:  kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
+		refuse: map[string]error{}, taken: map[string]bool{},
+		under: kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
 	}
 }
 
@@ -267,6 +278,27 @@ func (b *board) narrow(mtu int) {
 func prefix24(four [4]byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4(four), 24) }
 
 func (b *board) Doubt() {}
+
+func (b *board) Hold(p kernel.Protocol, host netip.AddrPort) (io.Closer, uint16, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	port := cmp.Or(host.Port(), 49152)
+	name := fmt.Sprintf("%d/%s", port, p)
+	if _, taken := b.taken[name]; taken {
+		return nil, 0, kernel.ErrTaken
+	}
+	b.taken[name] = true
+	return letGo(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.taken, name)
+	}), port, nil
+}
+
+// letGo is a Closer that cannot fail.
+type letGo func()
+
+func (f letGo) Close() error { f(); return nil }
 
 func (b *board) Inside(f func() error) error { return f() }
 

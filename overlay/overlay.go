@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -53,6 +54,7 @@ type Options struct {
 	TTL      time.Duration // of a lease
 	Probe    Prober        // nil for none
 	Release  string        // of the running kernel
+	Ports    Holder
 	// Passed is told how long each pass of the loop took; nil for nobody.
 	Passed func(took time.Duration)
 	Log    *slog.Logger
@@ -64,16 +66,18 @@ type Overlay struct {
 	file *statefile.Writer
 	seen *statefile.Writer // the leases last seen, so that peers stay reachable without the store
 
-	mu      sync.Mutex
-	nets    map[string]*network // by flannel network name
-	wanted  int                 // edits so far
-	done    int                 // edits that the last pass covered
-	passed  chan struct{}       // closed after every pass
-	failed  []kernel.Failure    // of the last pass
-	peers   *kernel.State       // the backends' plans; nil when they must be made anew
-	forward bool                // the engine is up, so its FORWARD policy is decided
-	under   kernel.Underlay     // as last found
-	loop    loop
+	mu        sync.Mutex
+	nets      map[string]*network // by flannel network name
+	wanted    int                 // edits so far
+	done      int                 // edits that the last pass covered
+	passed    chan struct{}       // closed after every pass
+	failed    []kernel.Failure    // of the last pass
+	peers     *kernel.State       // the backends' plans; nil when they must be made anew
+	holds     map[held]io.Closer  // published ports
+	contested map[held]bool       // published ports that somebody else has, logged
+	forward   bool                // the engine is up, so its FORWARD policy is decided
+	under     kernel.Underlay     // as last found
+	loop      loop
 
 	wake    chan struct{}
 	look    atomic.Bool   // the underlay may have changed
@@ -88,6 +92,7 @@ func New(opt Options) (*Overlay, error) {
 	o := &Overlay{
 		opt: opt, nets: map[string]*network{}, passed: make(chan struct{}),
 		wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
+		holds: map[held]io.Closer{}, contested: map[held]bool{},
 	}
 	o.file = statefile.NewWriter(filepath.Join(opt.Dir, "networks.json"), o.records)
 	o.seen = statefile.NewWriter(filepath.Join(opt.Dir, "leases.json"), o.leases)
@@ -213,6 +218,7 @@ func (o *Overlay) reconcile(ctx context.Context) error {
 // pass plans once and applies once; true when nothing failed.
 func (o *Overlay) pass(ctx context.Context) bool {
 	o.mu.Lock()
+	o.holdPublished()
 	covers, want := o.wanted, o.plan()
 	o.mu.Unlock()
 

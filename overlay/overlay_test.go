@@ -51,7 +51,7 @@ func startWith(t *testing.T, store overlay.Store, b *board, dir, backend string,
 	opt := overlay.Options{
 		Dir: dir, Store: store, Kernel: b, Backends: backends,
 		Pool:    overlay.Pool{Base: netip.MustParsePrefix("10.128.0.0/9"), Bits: 16},
-		Initial: initial, TTL: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Initial: initial, TTL: 24 * time.Hour, Ports: b, Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	for _, set := range more {
 		set(&opt)

@@ -25,10 +25,9 @@ func routes(drv *driver.Clerk, addrs *clerk.Clerk, log *slog.Logger) http.Handle
 	handle(c, log, "/NetworkDriver.EndpointOperInfo", drv.EndpointInfo)
 	handle(c, log, "/NetworkDriver.Join", drv.Join)
 	handle(c, log, "/NetworkDriver.Leave", quiet(drv.Leave))
-	// The engine's own docker_gwbridge publishes ports, and nothing is
-	// learnt from the engine about other hosts.
-	ignore[network.ProgramExternalConnectivityRequest](c, log, "/NetworkDriver.ProgramExternalConnectivity")
-	ignore[network.RevokeExternalConnectivityRequest](c, log, "/NetworkDriver.RevokeExternalConnectivity")
+	handle(c, log, "/NetworkDriver.ProgramExternalConnectivity", quiet(drv.Publish))
+	handle(c, log, "/NetworkDriver.RevokeExternalConnectivity", quiet(drv.Withdraw))
+	// Nothing is learnt from the engine about other hosts.
 	ignore[network.DiscoveryNotification](c, log, "/NetworkDriver.DiscoverNew")
 	ignore[network.DiscoveryNotification](c, log, "/NetworkDriver.DiscoverDelete")
 

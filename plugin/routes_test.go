@@ -32,13 +32,14 @@ func (r rooms) Acquire(context.Context, overlay.Request) (overlay.Network, error
 		Gateway: netip.MustParseAddr("10.5.7.1"), MTU: 1450,
 	}, nil
 }
-func (rooms) Release(context.Context, netip.Prefix) error      { return nil }
-func (rooms) Attach(context.Context, overlay.Bridge) error     { return errors.New("no room") }
-func (rooms) Attached(netip.Prefix) bool                       { return true }
-func (rooms) Taken(netip.Prefix, netip.Addr) bool              { return false }
-func (rooms) Detach(context.Context, string) error             { return nil }
-func (rooms) AddPort(context.Context, overlay.Port) error      { return nil }
-func (rooms) RemovePort(context.Context, string, string) error { return nil }
+func (rooms) Release(context.Context, netip.Prefix) error                      { return nil }
+func (rooms) Attach(context.Context, overlay.Bridge) error                     { return errors.New("no room") }
+func (rooms) Attached(netip.Prefix) bool                                       { return true }
+func (rooms) Taken(netip.Prefix, netip.Addr) bool                              { return false }
+func (rooms) Detach(context.Context, string) error                             { return nil }
+func (rooms) AddPort(context.Context, overlay.Port) error                      { return nil }
+func (rooms) RemovePort(context.Context, string, string) error                 { return nil }
+func (rooms) Publish(context.Context, string, string, []overlay.Publish) error { return nil }
 func (rooms) Join(context.Context, string, string) (overlay.Joined, error) {
 	return overlay.Joined{}, nil
 }
@@ -51,7 +52,7 @@ func handler(t testing.TB, r rooms) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return routes(driver.New(r, addrs), addrs, quietLog())
+	return routes(driver.New(r, r, addrs), addrs, quietLog())
 }
 
 // post makes one call and returns the status and the answer's fields.
@@ -80,7 +81,7 @@ func TestRoutes(t *testing.T) {
 		{"/IpamDriver.ReleaseAddress", `{"PoolID":"10.5.7.0/24","Address":"10.5.7.2"}`, `{}`},
 		{"/IpamDriver.ReleasePool", `{"PoolID":"10.5.7.0/24"}`, `{}`},
 		{"/NetworkDriver.DeleteNetwork", `{"NetworkID":` + id + `}`, `{}`},
-		{"/NetworkDriver.ProgramExternalConnectivity", `{"NetworkID":` + id + `}`, `{}`},
+		{"/NetworkDriver.ProgramExternalConnectivity", `{"NetworkID":` + id + `,"EndpointID":` + id + `}`, `{}`},
 		{"/NetworkDriver.DiscoverNew", `{"DiscoveryType":1}`, `{}`},
 	} {
 		status, fields := post(t, h, c.path, c.body)

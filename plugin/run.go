@@ -171,8 +171,8 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p.metrics.traffic = kern.Traffic
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
-		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
-		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Passed: p.metrics.passed, Log: log,
+		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP, PublicIPv6: s.PublicIPv6},
+		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Ports: kern, Passed: p.metrics.passed, Log: log,
 	})
 	if err == nil {
 		p.ipam, err = ipam.New(paths.State+"/addresses.json", p.overlay)
@@ -181,7 +181,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		p.close()
 		return nil, err
 	}
-	p.driver = driver.New(p.overlay, p.ipam)
+	p.driver = driver.New(p.overlay, p.overlay, p.ipam)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		log.Warn("read this process' mounts", "error", err)

@@ -184,7 +184,7 @@ func (w *world) open(store overlay.Store, log *slog.Logger) (err error) {
 	if w.ipam, err = ipam.New(filepath.Join(w.dir, "addresses.json"), w.overlay); err != nil {
 		return err
 	}
-	w.Handler = routes(driver.New(w.overlay, w.ipam), w.ipam, log)
+	w.Handler = routes(driver.New(w.overlay, w.overlay, w.ipam), w.ipam, log)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.overlay.Run(ctx) }()

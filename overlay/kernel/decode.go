@@ -24,6 +24,7 @@ type linkInfo struct {
 	away       bool // other is in another namespace
 	vxlan      VXLAN
 	vxlanDev   int
+	hairpin    bool // of a bridge's port
 }
 
 func parseLink(b []byte) (linkInfo, bool) {
@@ -58,6 +59,10 @@ func parseLink(b []byte) (linkInfo, bool) {
 					l.kind = unix.ByteSliceToString(v)
 				case unix.IFLA_INFO_DATA:
 					data = v
+				case unix.IFLA_INFO_SLAVE_DATA:
+					if mode := inner(v, unix.IFLA_BRPORT_MODE); len(mode) == 1 {
+						l.hairpin = mode[0] != 0
+					}
 				}
 			}
 		}

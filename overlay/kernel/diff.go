@@ -240,6 +240,9 @@ func (v haveVeth) differs(want Veth) string {
 	if v.Master != want.Master {
 		why.add("was on bridge %q", v.Master)
 	}
+	if v.Hairpin != want.Hairpin {
+		why.add("was hairpin %t", v.Hairpin)
+	}
 	if !v.up {
 		why.add("was down")
 	}

@@ -123,6 +123,22 @@ func markLink(name string) message {
 	return setLink(name, false, func(e *encoder) { e.attr(unix.IFLA_IFALIAS, []byte(Alias)...) })
 }
 
+// setHairpin changes a bridge's port.
+func setHairpin(name string, on bool) message {
+	var mode byte
+	if on {
+		mode = 1
+	}
+	var e encoder
+	e.linkHeader(0, true)
+	e.text(unix.IFLA_IFNAME, name)
+	e.nest(unix.IFLA_LINKINFO, func() {
+		e.text(unix.IFLA_INFO_SLAVE_KIND, "bridge")
+		e.nest(unix.IFLA_INFO_SLAVE_DATA, func() { e.attr(unix.IFLA_BRPORT_MODE, mode) })
+	})
+	return message{unix.RTM_NEWLINK, 0, e.b}
+}
+
 func setMTU(name string, mtu int) message {
 	return setLink(name, false, func(e *encoder) { e.attr32(unix.IFLA_MTU, uint32(mtu)) })
 }

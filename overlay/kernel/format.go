@@ -75,6 +75,9 @@ func (v VXLAN) String() string {
 // String is the pair with all its parameters.
 func (v Veth) String() string {
 	text := fmt.Sprintf("veth %s peer %s master %s mac %s mtu %d", v.Name, v.Peer, v.Master, v.MAC, v.MTU)
+	if v.Hairpin {
+		text += " hairpin"
+	}
 	if v.Create {
 		text += " create"
 	}

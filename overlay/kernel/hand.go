@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,14 @@ func (r *runner) one(o op) error {
 	case Addr:
 		return r.addr(o.verb, on)
 	case table:
-		return r.k.writeTable(on, o.verb == opDelete)
+		if err := r.k.writeTable(on, o.verb == opDelete); err != nil {
+			return err
+		}
+		after := on.text
+		if o.verb == opDelete {
+			after = ""
+		}
+		return r.k.forgetStreams(r.k.view.table, after)
 	case accept:
 		return r.k.writeAccept(on.family, o.verb != opDelete)
 	}
@@ -152,7 +160,28 @@ func (r *runner) veth(verb string, v Veth) error {
 			return err
 		}
 	}
-	return firstError(r.k.route.batch([]message{createVeth(v, master), markLink(v.Name)}))
+	messages := []message{createVeth(v, master), markLink(v.Name)}
+	if v.Hairpin {
+		messages = append(messages, setHairpin(v.Name, true))
+	}
+	if err := firstError(r.k.route.batch(messages)); err != nil || master == 0 {
+		return err
+	}
+	return r.forget(master, v.Addrs)
+}
+
+// forget removes what the device remembers of who has the addresses.
+func (r *runner) forget(device int, addrs [2]netip.Addr) error {
+	var errs []error
+	for _, a := range addrs {
+		if !a.IsValid() {
+			continue
+		}
+		if err := r.k.route.do(neighMessage(unix.RTM_DELNEIGH, 0, Neigh{IP: a}, device)); err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("forget neighbour %s: %w", a, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (r *runner) setVeth(v Veth, master int) error {
@@ -167,6 +196,9 @@ func (r *runner) setVeth(v Veth, master int) error {
 				e.attr32(unix.IFLA_MASTER, uint32(master))
 			}
 		}),
+	}
+	if have.Hairpin != v.Hairpin || have.Master != v.Master && v.Hairpin {
+		messages = append(messages, setHairpin(v.Name, v.Hairpin))
 	}
 	if have.peer.index != 0 {
 		if have.peer.mtu != v.MTU {

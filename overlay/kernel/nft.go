@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -173,15 +172,7 @@ func (l lid) exprs() []expr.Any {
 }
 
 // dropPort counts and drops what is sent to a UDP port.
-func dropPort(port int) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, // destination port
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, uint16(port))},
-		&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
-	}
-}
+func dropPort(number int) []expr.Any { return append(port(UDP, uint16(number)), dropped()...) }
 
 // onDevice matches one device's full name.
 func onDevice(key expr.MetaKey, name string) []expr.Any {

@@ -33,8 +33,8 @@ func (n Neigh) link() string { return n.Link }
 func (f FDB) link() string   { return f.Link }
 func (r Route) link() string { return r.Link }
 
-// table is our nftables table: a line for its chain and one for each rule. An
-// empty text means that there is none.
+// table is our nftables table: a line for each chain and, after it, one for each
+// of its rules. An empty text means that there is none.
 type table struct {
 	text   string
 	chains []baseChain // of a wanted one

@@ -180,7 +180,7 @@ func (v *view) haveLink(l linkInfo) haveLink {
 
 func (v *view) haveVeth(l linkInfo) haveVeth {
 	have := haveVeth{
-		Veth:  Veth{Name: l.name, Master: v.names[l.master], MTU: l.mtu},
+		Veth:  Veth{Name: l.name, Master: v.names[l.master], MTU: l.mtu, Hairpin: l.hairpin},
 		index: l.index, up: l.up, marked: l.alias == Alias,
 	}
 	if !l.away {

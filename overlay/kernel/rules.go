@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Our table holds one chain that says what is forwarded, and one for what the host
-// takes itself where tunnels end here. Rules are named by their texts, which the
-// kernel keeps for us as comments.
+// Our table holds one chain that says what is forwarded, one for what the host takes
+// itself where tunnels end here, and the chains of nat.go where a bridge is its
+// containers' way out. Rules are named by their texts, which the kernel keeps for us
+// as comments.
 
 // chainPriority puts our chain after conntrack and before the filter tables of
 // others, which stand at 0.
@@ -37,9 +38,9 @@ func (c baseChain) String() string {
 // chainText describes the chain that is always there.
 var chainText = forwardRules(State{}).String()
 
-// rule is one rule of ours: a Forward, a Seal, a guard or a closed network.
+// rule is one rule of ours.
 type rule interface {
-	String() string // unique, and what the rule is known by
+	String() string // unique within its chain, and what the rule is known by
 	exprs() []expr.Any
 }
 
@@ -91,7 +92,7 @@ func forwardRules(s State) baseChain {
 	for _, p := range s.Closed {
 		guards = append(guards, closed(p))
 	}
-	rules := slices.Concat(tidy(accepts), tidy(plain), tidy(seals), tidy(guards))
+	rules := slices.Concat(tidy(accepts), tidy(plain), tidy(seals), outsideRules(s), tidy(guards))
 	return baseChain{"forward", nftables.ChainTypeFilter, unix.NF_INET_FORWARD, chainPriority, rules}
 }
 
@@ -112,10 +113,12 @@ func tidy(rules []rule) []rule {
 
 // tableOf is the table that a state asks for; without rules, none.
 func tableOf(s State) table {
-	forward, input := forwardRules(s), inputRules(s)
+	forward := forwardRules(s)
 	t := table{chains: []baseChain{forward}}
-	if len(input.rules) > 0 {
-		t.chains = append(t.chains, input)
+	for _, c := range append([]baseChain{inputRules(s)}, natChains(s)...) {
+		if len(c.rules) > 0 {
+			t.chains = append(t.chains, c)
+		}
 	}
 	if len(t.chains) == 1 && len(forward.rules) == 0 {
 		return table{}

@@ -23,6 +23,11 @@ type State struct {
 	// Guards names bridges that forward only what Forwards accepts: every
 	// other packet routed into or out of them is dropped.
 	Guards []string
+	// Egresses are bridges that lead out of the host, and Inside what is never
+	// out: it is neither reached that way nor masqueraded.
+	Egresses  []Egress
+	Inside    []netip.Prefix
+	Publishes []Publish
 	// Closed names networks between whose own addresses nothing is routed but
 	// what Forwards accepts, whatever the devices.
 	Closed []netip.Prefix
@@ -124,7 +129,14 @@ type Veth struct {
 	Name, Peer, Master string
 	MAC                MAC // of Peer
 	MTU                int // bytes, both ends
-	Create             bool
+	// Hairpin has the bridge send back what came from here: br_netfilter bridges
+	// what is led from a container to that very container.
+	Hairpin bool
+	// Addrs are the container's addresses. What the bridge remembers of who has
+	// them is forgotten when the pair is made: a restarted container may have
+	// another MAC, and packets to the old one would be lost for ten seconds.
+	Addrs  [2]netip.Addr
+	Create bool
 }
 
 // Addr is an address on one of our links.
@@ -189,6 +201,8 @@ const (
 	VethPeerPrefix = "flp"
 	// VXLANPrefix starts every vxlan device's name, as in flannel.
 	VXLANPrefix = "flannel."
+	// VXLAN6Prefix starts the name of the one that carries IPv6, over IPv6.
+	VXLAN6Prefix = "flannel-v6."
 	// TUNPrefix starts every TUN device's name; flannel's is flannel0.
 	TUNPrefix = "flannel"
 	// RouteProtocol is the protocol number of our routes; rt_protos of
