@@ -117,7 +117,7 @@ func (o *Overlay) Report() report.Host {
 // reportNetwork is one network's part; the caller holds mu.
 func (o *Overlay) reportNetwork(n *network) report.Network {
 	r := report.Network{
-		Name: n.Name, CIDR: n.Config.Network, Backend: n.Config.Backend.Type, Subnet: n.Subnet, MTU: n.portMTU(),
+		Name: n.Name, CIDR: n.Config.Network, IPv6CIDR: n.Config.IPv6Network, Backend: n.Config.Backend.Type, Subnet: n.Subnet, MTU: n.portMTU(),
 		Interface: n.Underlay.Name, PublicIP: n.Underlay.PublicIP, Lease: o.reportLease(n),
 		Leases: len(n.peers), Skipped: n.skipped.list(), Skips: n.skipped.total,
 	}
@@ -133,8 +133,12 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 	r.DockerID, r.Bridge = n.Docker.ID, n.Docker.Name()
 	r.Device = r.Bridge
 	if backend, err := o.backend(n.Config.Backend.Type); err == nil {
-		if plan, _ := backend.Plan(self, nil); len(plan.Links) > 0 {
+		plan, _ := backend.Plan(self, nil)
+		if len(plan.Links) > 0 {
 			r.Device = plan.Links[0].Name
+		}
+		if len(plan.Seals) > 0 {
+			r.Port = plan.Seals[0].Port
 		}
 		if _, carrier := backend.(Carrier); carrier {
 			traffic := n.carrying.traffic()

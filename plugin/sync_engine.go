@@ -76,7 +76,7 @@ func describe(n network.Inspect, book report.Network) blueprint.Network {
 		Internal: n.Internal, Attachable: n.Attachable, IPv6: n.EnableIPv6,
 	}
 	for _, c := range n.IPAM.Config {
-		if p, err := netip.ParsePrefix(c.Subnet); err == nil && p == book.CIDR {
+		if p, err := netip.ParsePrefix(c.Subnet); err == nil && (p == book.CIDR || p == book.IPv6CIDR) {
 			d.Subnets = append(d.Subnets, p)
 		}
 	}

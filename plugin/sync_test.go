@@ -416,12 +416,12 @@ func TestDescribe(t *testing.T) {
 	n := network.Inspect{
 		Name: "blue", Internal: true, Attachable: true, EnableIPv6: true,
 		IPAM: network.IPAM{Options: map[string]string{"network": "red"}, Config: []network.IPAMConfig{
-			{Subnet: "10.6.0.0/16"}, {Subnet: "10.6.7.0/24", Gateway: "10.6.7.1"}, {Subnet: "junk"},
+			{Subnet: "10.6.0.0/16"}, {Subnet: "10.6.7.0/24", Gateway: "10.6.7.1"}, {Subnet: "junk"}, {Subnet: "fd00:6::/48"}, {Subnet: "fd00:6:0:7::/64"},
 		}},
 		Options: map[string]string{"mtu": "1400"}, Labels: map[string]string{"a": "b"},
 	}
-	got := describe(n, report.Network{Name: "red", CIDR: netip.MustParsePrefix("10.6.0.0/16"), Subnet: netip.MustParsePrefix("10.6.7.0/24")})
-	if fmt.Sprint(got) != "{blue red [10.6.0.0/16] map[network:red] map[mtu:1400] map[a:b] true true true}" {
+	got := describe(n, report.Network{Name: "red", CIDR: netip.MustParsePrefix("10.6.0.0/16"), IPv6CIDR: netip.MustParsePrefix("fd00:6::/48"), Subnet: netip.MustParsePrefix("10.6.7.0/24")})
+	if fmt.Sprint(got) != "{blue red [10.6.0.0/16 fd00:6::/48] map[network:red] map[mtu:1400] map[a:b] true true true}" {
 		t.Errorf("%v", got)
 	}
 }
