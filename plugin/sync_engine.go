@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -88,8 +89,10 @@ func describe(n network.Inspect, book report.Network) blueprint.Network {
 func (d dockerd) Make(ctx context.Context, n blueprint.Network) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
+	ipam := map[string]string{} // as docker network create gives it
+	maps.Copy(ipam, n.IPAM)
 	options := network.CreateOptions{
-		Driver: "flannel", IPAM: &network.IPAM{Driver: "flannel", Options: n.IPAM},
+		Driver: "flannel", IPAM: &network.IPAM{Driver: "flannel", Options: ipam},
 		Options: n.Options, Labels: n.Labels, Internal: n.Internal, Attachable: n.Attachable,
 	}
 	if n.IPv6 {

@@ -26,8 +26,9 @@ func TestSync(t *testing.T) {
 	expectErrors(t, s.hosts, etcdAway, afterBoot)
 	one, two := s.hosts[0], s.hosts[1]
 	equipCLI(t, one)
-	installWith(t, one, "ETCD_ENDPOINTS="+etcd.Endpoint, "SYNC_NETWORKS=true")
-	installWith(t, two, "ETCD_ENDPOINTS="+etcd.Endpoint)
+	addIPv6(t, s.hosts...)
+	installWith(t, one, "ETCD_ENDPOINTS="+etcd.Endpoint, "IPV6_NETWORK="+cidr6, "SYNC_NETWORKS=true")
+	installWith(t, two, "ETCD_ENDPOINTS="+etcd.Endpoint, "IPV6_NETWORK="+cidr6)
 	for _, name := range []string{"red", "green", "late", "grey", "olive", "off", "z1", "z2", "z3"} {
 		for _, h := range s.hosts {
 			unname(t, h, name)
@@ -70,7 +71,7 @@ func await(t *testing.T, h *netlab.Host, name string, want bool) {
 // about is what a network's user gave.
 func about(t *testing.T, h *netlab.Host, name string) string {
 	t.Helper()
-	return docker(t, h, "network", "inspect", "-f", "{{.Driver}} {{.IPAM.Driver}} {{json .IPAM.Options}} {{json .Options}} {{json .Labels}} {{.Internal}} {{.Attachable}}", name)
+	return docker(t, h, "network", "inspect", "-f", "{{.Driver}} {{.IPAM.Driver}} {{json .IPAM.Options}} {{json .Options}} {{json .Labels}} {{.Internal}} {{.Attachable}} {{.EnableIPv6}}", name)
 }
 
 // syncOff has the setting on one host alone.
@@ -100,8 +101,14 @@ func (s *scene) syncCreated(t *testing.T, one, two *netlab.Host) {
 	for _, h := range s.hosts {
 		contains(t, "red's subnet", docker(t, h, "network", "inspect", "-f", "{{json .IPAM.Config}}", "red"), "10.77.0.0/16")
 	}
-	docker(t, two, newNetwork("green")...) // the default network
+	docker(t, two, greenNetwork()...)
 	appears(t, one, "green")
+	if a, b := about(t, one, "green"), about(t, two, "green"); a != b {
+		t.Errorf("green on %s: %s; on %s: %s", one.Name(), a, two.Name(), b)
+	}
+	for _, h := range s.hosts {
+		contains(t, "green's subnets", docker(t, h, "network", "inspect", "-f", "{{json .IPAM.Config}}", "green"), cidr, cidr6)
+	}
 	for _, c := range []struct {
 		name     string
 		from, to *netlab.Host
@@ -112,6 +119,11 @@ func (s *scene) syncCreated(t *testing.T, one, two *netlab.Host) {
 		docker(t, c.to, "rm", "-f", "there")
 	}
 	contains(t, "network ls", flannel(t, one, 0, "network", "ls"), "DOCKER", "red", "off", "green")
+}
+
+// greenNetwork is on the default network, with all that it has.
+func greenNetwork() []string {
+	return newNetwork("green", "--ipv6", "--subnet", cidr, "--subnet", cidr6, "-o", "gateway=flannel")
 }
 
 // syncUsed removes everywhere what containers use, and what none do any more.
@@ -181,7 +193,7 @@ func (s *scene) syncRemoved(t *testing.T, one, two *netlab.Host) {
 	settled("z2")
 	s.wipe(t)
 	settled("z3")
-	docker(t, one, newNetwork("green")...) // a person wants it again
+	docker(t, one, greenNetwork()...) // a person wants it again
 	docker(t, two, "network", "rm", "green")
 	if !has(t, one, "green") {
 		t.Error("green is gone")
