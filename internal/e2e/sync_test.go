@@ -177,8 +177,6 @@ func (s *scene) syncRemoved(t *testing.T, one, two *netlab.Host) {
 		}
 	}
 	settled("z1")
-	killPlugin(t, one)
-	killPlugin(t, two)
 	var restarts sync.WaitGroup
 	for _, h := range s.hosts {
 		restarts.Go(func() {
@@ -191,6 +189,8 @@ func (s *scene) syncRemoved(t *testing.T, one, two *netlab.Host) {
 	}
 	restarts.Wait()
 	settled("z2")
+	killPlugin(t, one) // an engine that is ended right after this waits 10 s
+	killPlugin(t, two)
 	s.wipe(t)
 	settled("z3")
 	docker(t, one, greenNetwork()...) // a person wants it again
