@@ -17,7 +17,7 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // free to look further.
 var rooms = map[string][]string{
 	".":                  {"internal/doctor", "internal/tool", "plugin"},
-	"plugin":             {"driver", "internal/blueprint", "internal/report", "internal/statefile", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
+	"plugin":             {"driver", "internal/blueprint", "internal/page", "internal/report", "internal/statefile", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
 	"overlay":            {"overlay/kernel", "overlay/probe", "internal/report", "internal/statefile"},
@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/blueprint": {},
+	"internal/page":      {"internal/report"},
 	"internal/report":    {},
 	"internal/tool":      {"internal/doctor", "internal/report"},
 	"internal/doctor":    {"internal/report", "overlay/kernel", "overlay/probe"},

@@ -89,7 +89,7 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	defer p.close()
-	watch := p.monitor(settings, doors, log)
+	watch := p.monitor(settings, doors, recent, log)
 	status := func() report.Status { return p.status(watch) }
 	watch.status = status
 	p.metrics.status = status
@@ -125,7 +125,7 @@ func serveBroken(ctx context.Context, doors *doors, s Settings, recent *ring, lo
 	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
 	m := newMetrics()
 	m.status = func() report.Status { return status }
-	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, alive: doors.check, log: log}
+	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, recent: recent, alive: doors.check, log: log}
 	op := &operator{status: m.status, recent: recent, why: why, log: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return doors.serve(ctx, op.beside(broken(why))) })

@@ -79,7 +79,7 @@ var AllSettings = []Setting{
 	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
 	{"SYNC_NETWORKS", "false", "true makes a flannel network that is created on one host a Docker network of the same name and options on every host with true", readSync},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
-	{"METRICS_LISTEN", "", "address and port that serve /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
+	{"METRICS_LISTEN", "", "address and port that serve the status page, /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
 }
 
 // ReadSettings reads the settings from an environment; an empty one has its
