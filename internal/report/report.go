@@ -72,14 +72,14 @@ type Repair struct {
 type Network struct {
 	Name      string // empty for the default network
 	CIDR      netip.Prefix
+	IPv6CIDR  netip.Prefix `json:",omitzero"` // zero without IPv6
 	Backend   string
 	Subnet    netip.Prefix // this host's
 	MTU       int          // bytes, of containers' interfaces
 	Interface string
 	PublicIP  netip.Addr
-	// The network's IPv6 half, this host's subnet of it and the address by which
-	// the others reach it there; each zero where there is none.
-	IPv6CIDR   netip.Prefix `json:",omitzero"`
+	// This host's IPv6 subnet and the address by which the others reach it over
+	// IPv6; each zero where there is none.
 	IPv6Subnet netip.Prefix `json:",omitzero"`
 	PublicIPv6 netip.Addr   `json:",omitzero"`
 
