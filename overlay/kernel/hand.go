@@ -31,6 +31,9 @@ func (r *runner) one(o op) error {
 			after = ""
 		}
 		return r.k.forgetStreams(r.k.view.table, after)
+	case Door:
+		gone := o.verb == opDelete
+		return r.k.writeDoor(on, gone, gone && len(r.k.view.doors) == 1)
 	case accept:
 		return r.k.writeAccept(on.family, o.verb != opDelete)
 	}
