@@ -58,25 +58,30 @@ func (c *Clerk) CreateNetwork(ctx context.Context, req *network.CreateNetworkReq
 	if err != nil {
 		return err
 	}
-	pool, err := leasePool(req)
-	if err != nil {
+	b := overlay.Bridge{
+		ID: req.NetworkID, MTU: opt.mtu,
+		Gateway: opt.gateway, NoMasq: opt.keepAddr, Internal: opt.internal,
+	}
+	if b.Subnet, err = leasePool("IPv4", req.IPv4Data); err != nil {
 		return err
 	}
-	return c.nets.Attach(ctx, overlay.Bridge{
-		ID: req.NetworkID, Subnet: pool, MTU: opt.mtu,
-		Gateway: opt.gateway, NoMasq: opt.keepAddr, Internal: opt.internal,
-	})
+	switch {
+	case len(req.IPv6Data) > 0:
+		if b.IPv6Subnet, err = leasePool("IPv6", req.IPv6Data); err != nil {
+			return err
+		}
+	case opt.ipv6:
+		return fmt.Errorf("--ipv6: the engine asked for no IPv6 addresses; tell it which, by the flannel network's IPv6 network, as in: docker network create -d flannel --ipam-driver flannel --ipv6 --subnet fd00:5::/48 NAME")
+	}
+	return c.nets.Attach(ctx, b)
 }
 
-// leasePool is the one IPv4 pool of the request, which must be a lease.
-func leasePool(req *network.CreateNetworkRequest) (netip.Prefix, error) {
-	if len(req.IPv6Data) > 0 {
-		return netip.Prefix{}, fmt.Errorf("--ipv6: the flannel network has no IPv6 subnets; leave it out")
+// leasePool is a family's one pool of the request, which must be a lease.
+func leasePool(family string, pools []*network.IPAMData) (netip.Prefix, error) {
+	if len(pools) != 1 {
+		return netip.Prefix{}, fmt.Errorf("%d %s pools given; a flannel network has one a host: give --subnet once a family or not at all", len(pools), family)
 	}
-	if len(req.IPv4Data) != 1 {
-		return netip.Prefix{}, fmt.Errorf("%d IPv4 pools given; a flannel network has one a host: give --subnet once or not at all", len(req.IPv4Data))
-	}
-	data := req.IPv4Data[0]
+	data := pools[0]
 	if data == nil || data.AddressSpace != AddressSpace {
 		return netip.Prefix{}, fmt.Errorf("a flannel network takes its addresses from flannel too; use: docker network create -d flannel --ipam-driver flannel NAME")
 	}
@@ -112,6 +117,9 @@ func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointR
 		return nil, fmt.Errorf("address %s of endpoint %s was not handed out by flannel on this host: start the container again", prefix.Addr(), req.EndpointID)
 	}
 	port := overlay.Port{Network: req.NetworkID, Endpoint: req.EndpointID, Addr: prefix.Addr()}
+	if port.IPv6, err = c.ipv6(req); err != nil {
+		return nil, err
+	}
 	var answer network.EndpointInterface
 	if req.Interface.MacAddress == "" {
 		port.MAC = macOf(port.Addr)
@@ -123,6 +131,22 @@ func (c *Clerk) CreateEndpoint(ctx context.Context, req *network.CreateEndpointR
 		return nil, err
 	}
 	return &network.CreateEndpointResponse{Interface: &answer}, nil
+}
+
+// ipv6 is an endpoint's IPv6 address; zero for none.
+func (c *Clerk) ipv6(req *network.CreateEndpointRequest) (netip.Addr, error) {
+	text := req.Interface.AddressIPv6
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || !prefix.Addr().Is6() || prefix.Addr().Is4In6() {
+		return netip.Addr{}, fmt.Errorf("address %q of endpoint %s is not an IPv6 address with its subnet's length, such as fd00:5:0:7::2/64: leave --ip6 out", text, req.EndpointID)
+	}
+	if !c.addrs.Held(prefix.Addr()) {
+		return netip.Addr{}, fmt.Errorf("address %s of endpoint %s was not handed out by flannel on this host: start the container again", prefix.Addr(), req.EndpointID)
+	}
+	return prefix.Addr(), nil
 }
 
 // macOf is the address that Docker gives a container with this IP address:
@@ -153,8 +177,8 @@ const routeVia = 0
 
 // Join makes the container's interface. Where it names no gateway the engine's
 // own docker_gwbridge carries egress and published ports. The cluster network is
-// one static route in any case: the default route may lead into another network
-// of the container.
+// one static route a family in any case: the default route may lead into another
+// network of the container.
 func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.JoinResponse, error) {
 	if err := checkIDs(req.NetworkID, req.EndpointID); err != nil {
 		return nil, err
@@ -163,11 +187,17 @@ func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.Jo
 	if err != nil {
 		return nil, err
 	}
+	routes := []*network.StaticRoute{{
+		Destination: joined.Network.CIDR.String(), RouteType: routeVia, NextHop: joined.Network.Gateway.String(),
+	}}
+	if joined.IPv6 {
+		routes = append(routes, &network.StaticRoute{
+			Destination: joined.Network.IPv6CIDR.String(), RouteType: routeVia, NextHop: joined.Network.IPv6Subnet.Addr().Next().String(),
+		})
+	}
 	answer := &network.JoinResponse{
 		InterfaceName: network.InterfaceName{SrcName: joined.Interface, DstPrefix: "eth"},
-		StaticRoutes: []*network.StaticRoute{{
-			Destination: joined.Network.CIDR.String(), RouteType: routeVia, NextHop: joined.Network.Gateway.String(),
-		}},
+		StaticRoutes:  routes,
 	}
 	if joined.Gateway.IsValid() {
 		answer.Gateway = joined.Gateway.String()

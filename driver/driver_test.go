@@ -39,8 +39,9 @@ func (n *nets) Detach(context.Context, string) error             { return n.err 
 func (n *nets) AddPort(_ context.Context, p overlay.Port) error  { n.port = p; return n.err }
 func (n *nets) RemovePort(context.Context, string, string) error { return n.err }
 func (n *nets) Join(context.Context, string, string) (overlay.Joined, error) {
-	return overlay.Joined{Interface: "flpfedcba987654", Gateway: n.out, Network: overlay.Network{
+	return overlay.Joined{Interface: "flpfedcba987654", Gateway: n.out, IPv6: n.port.IPv6.IsValid(), Network: overlay.Network{
 		CIDR: netip.MustParsePrefix("10.5.0.0/16"), Gateway: netip.MustParseAddr("10.5.7.1"),
+		IPv6CIDR: netip.MustParsePrefix("fd00:5::/48"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:7::/64"),
 	}}, n.err
 }
 
@@ -51,7 +52,7 @@ func (h handed) Held(addr netip.Addr) bool { return slices.Contains(h, addr) }
 
 var nine = handed{netip.MustParseAddr("10.5.7.9")}
 
-func create(t *testing.T, options, pool string) (*nets, error) {
+func create(t *testing.T, options, pool string, pools6 ...string) (*nets, error) {
 	t.Helper()
 	req := &network.CreateNetworkRequest{NetworkID: netID}
 	if err := json.Unmarshal([]byte(options), &req.Options); err != nil {
@@ -59,6 +60,11 @@ func create(t *testing.T, options, pool string) (*nets, error) {
 	}
 	if err := json.Unmarshal([]byte(pool), &req.IPv4Data); err != nil {
 		t.Fatal(err)
+	}
+	for _, six := range pools6 {
+		if err := json.Unmarshal([]byte(six), &req.IPv6Data); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n := &nets{}
 	return n, New(n, n, nine).CreateNetwork(t.Context(), req)
@@ -75,6 +81,27 @@ func TestCreateNetwork(t *testing.T) {
 	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), MTU: 1400, Internal: true}
 	if n.bridge != want {
 		t.Errorf("attached %+v, want %+v", n.bridge, want)
+	}
+}
+
+func TestCreateNetworkIPv6(t *testing.T) {
+	const enabled = `{"com.docker.network.enable_ipv6":true}`
+	n, err := create(t, enabled, lease, `[{"AddressSpace":"flannel","Pool":"fd00:5:0:7::/64","Gateway":"fd00:5:0:7::1/64"}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := overlay.Bridge{ID: netID, Subnet: netip.MustParsePrefix("10.5.7.0/24"), IPv6Subnet: netip.MustParsePrefix("fd00:5:0:7::/64")}
+	if n.bridge != want {
+		t.Errorf("attached %+v, want %+v", n.bridge, want)
+	}
+	for pools, says := range map[string]string{
+		`[]`: "--ipv6 --subnet fd00:5::/48",
+		`[{"AddressSpace":"LocalDefault","Pool":"fd00:9::/64"}]`:  "--ipam-driver flannel",
+		`[{"AddressSpace":"flannel"},{"AddressSpace":"flannel"}]`: "2 IPv6 pools",
+	} {
+		if n, err := create(t, enabled, lease, pools); err == nil || !strings.Contains(err.Error(), says) || (n.bridge != overlay.Bridge{}) {
+			t.Errorf("%s: error %v, want one with %q; attached %+v", pools, err, says, n.bridge)
+		}
 	}
 }
 
@@ -102,7 +129,6 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"no pool", `{}`, `[]`, "0 IPv4 pools"},
 		{"null pool", `{}`, `[null]`, "--ipam-driver flannel"},
 		{"junk pool", `{}`, `[{"AddressSpace":"flannel","Pool":"x"}]`, `"x"`},
-		{"ipv6", `{"com.docker.network.enable_ipv6":true}`, lease, "--ipv6"},
 		{"junk ipv6", `{"com.docker.network.enable_ipv6":"yes"}`, lease, "enable_ipv6=yes"},
 		{"junk ipv4", `{"com.docker.network.enable_ipv4":0}`, lease, "enable_ipv4=0"},
 		{"no ipv4", `{"com.docker.network.enable_ipv4":false}`, lease, "--ipv4=false"},
@@ -166,6 +192,8 @@ func TestCreateEndpointRefuses(t *testing.T) {
 		"junk address": {Address: "10.5.7"},
 		"ipv6":         {Address: "fd00::1/64"},
 		"not given":    {Address: "10.5.7.10/24"},
+		"junk ipv6":    {Address: "10.5.7.9/24", AddressIPv6: "10.5.7.9/24"},
+		"ipv6 no one":  {Address: "10.5.7.9/24", AddressIPv6: "fd00:5:0:7::9/64"},
 		"junk mac":     {Address: "10.5.7.9/24", MacAddress: "zz"},
 	} {
 		n := &nets{}
@@ -173,6 +201,30 @@ func TestCreateEndpointRefuses(t *testing.T) {
 		if _, err := New(n, n, nine).CreateEndpoint(t.Context(), req); err == nil || (n.port != overlay.Port{}) {
 			t.Errorf("%s: error %v, port %+v", name, err, n.port)
 		}
+	}
+}
+
+func TestEndpointIPv6(t *testing.T) {
+	n, addrs := &nets{}, append(handed{netip.MustParseAddr("fd00:5:0:7::9")}, nine...)
+	req := &network.CreateEndpointRequest{
+		NetworkID: netID, EndpointID: endID,
+		Interface: &network.EndpointInterface{Address: "10.5.7.9/24", AddressIPv6: "fd00:5:0:7::9/64", MacAddress: "02:42:0a:05:07:09"},
+	}
+	if _, err := New(n, n, addrs).CreateEndpoint(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if n.port.IPv6 != netip.MustParseAddr("fd00:5:0:7::9") {
+		t.Errorf("port %+v", n.port)
+	}
+	res, err := New(n, n, addrs).Join(t.Context(), &network.JoinRequest{NetworkID: netID, EndpointID: endID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.StaticRoutes) != 2 || *res.StaticRoutes[1] != (network.StaticRoute{Destination: "fd00:5::/48", NextHop: "fd00:5:0:7::1"}) {
+		t.Errorf("answer %+v", res)
+	}
+	if res.Gateway != "" || res.GatewayIPv6 != "" {
+		t.Errorf("answer %+v has a gateway", res)
 	}
 }
 

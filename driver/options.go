@@ -33,6 +33,7 @@ type options struct {
 	gateway  bool // the bridge is the containers' way out, not docker_gwbridge
 	keepAddr bool // what goes out by the bridge keeps the containers' addresses
 	internal bool // no way out
+	ipv6     bool
 }
 
 // userOption is one that is given with -o.
@@ -91,9 +92,7 @@ func parseOptions(raw map[string]any) (options, error) {
 	if raw[enableIPv4Key] == false {
 		return opt, fmt.Errorf("--ipv4=false: a flannel network needs IPv4; leave it out")
 	}
-	if raw[enableIPv6Key] == true {
-		return opt, fmt.Errorf("--ipv6: the flannel network has no IPv6 subnets; leave it out")
-	}
+	opt.ipv6 = raw[enableIPv6Key] == true
 	opt.internal = raw[internalKey] == true
 	given, isMap := raw[genericKey].(map[string]any)
 	if !isMap && raw[genericKey] != nil {

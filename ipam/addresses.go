@@ -28,7 +28,7 @@ func (c *Clerk) RequestAddress(ctx context.Context, req *api.RequestAddressReque
 	if req.Address != "" {
 		addr, err := netip.ParseAddr(req.Address)
 		if err != nil {
-			return nil, fmt.Errorf("address %q: not an IPv4 address; correct it or leave it out", req.Address)
+			return nil, fmt.Errorf("address %q: not an IP address; correct it or leave it out", req.Address)
 		}
 		want = addr.Unmap()
 	}
@@ -141,7 +141,7 @@ func (c *Clerk) settle(p *pool, addr netip.Addr) error {
 func (c *Clerk) ReleaseAddress(_ context.Context, req *api.ReleaseAddressRequest) error {
 	addr, err := netip.ParseAddr(req.Address)
 	if err != nil {
-		return fmt.Errorf("release address %q: not an IPv4 address; give the one that was handed out", req.Address)
+		return fmt.Errorf("release address %q: not an IP address; give the one that was handed out", req.Address)
 	}
 	subnet, err := poolID(req.PoolID)
 	if err != nil {

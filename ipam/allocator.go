@@ -1,14 +1,14 @@
 package ipam
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 )
 
-// Allocator hands out the addresses of one IPv4 subnet. The network address,
-// the gateway (the first address) and the broadcast address are never given.
+// Allocator hands out the addresses of one subnet. The network address (of IPv6
+// the routers' anycast address), the gateway (the first address) and IPv4's
+// broadcast address are never given. Only what was given takes memory.
 // New addresses are given in turn; a released one goes to the back of a queue
 // and comes again only when no other is left. It is not safe for concurrent
 // use.
@@ -25,10 +25,10 @@ type Allocator struct {
 const memory = 1024
 
 // NewAllocator makes an allocator with every address free. It refuses what is
-// not an IPv4 subnet between /8 and /30.
+// not an IPv4 subnet between /8 and /30 or an IPv6 subnet between /8 and /126.
 func NewAllocator(subnet netip.Prefix) (*Allocator, error) {
-	if !subnet.Addr().Is4() || subnet != subnet.Masked() || subnet.Bits() < 8 || subnet.Bits() > 30 {
-		return nil, fmt.Errorf("subnet %s: not an IPv4 subnet from /8 to /30", subnet)
+	if !subnet.IsValid() || subnet.Addr().Is4In6() || subnet != subnet.Masked() || subnet.Bits() < 8 || subnet.Bits() > subnet.Addr().BitLen()-2 {
+		return nil, fmt.Errorf("subnet %s: not an IPv4 subnet from /8 to /30 nor an IPv6 subnet from /8 to /126", subnet)
 	}
 	a := &Allocator{subnet: subnet, held: map[netip.Addr]string{}, rest: map[netip.Addr]string{}}
 	a.next = a.first()
@@ -112,7 +112,7 @@ func (a *Allocator) check(addr netip.Addr) error {
 		what = "network"
 	case addr == a.Gateway():
 		what = "gateway"
-	case addr == broadcast(a.subnet):
+	case addr.Is4() && addr == end(a.subnet):
 		what = "broadcast"
 	default:
 		return nil
@@ -186,10 +186,21 @@ func (a *Allocator) known(addr netip.Addr) bool {
 func (a *Allocator) first() netip.Addr { return a.Gateway().Next() }
 
 // last is the highest address that may be given.
-func (a *Allocator) last() netip.Addr { return broadcast(a.subnet).Prev() }
+func (a *Allocator) last() netip.Addr {
+	if a.subnet.Addr().Is6() {
+		return end(a.subnet)
+	}
+	return end(a.subnet).Prev()
+}
 
-// size is the number of addresses that may be given.
-func (a *Allocator) size() int { return 1<<(32-a.subnet.Bits()) - 3 }
+// size is the number of addresses that may be given, of a very large subnet less.
+func (a *Allocator) size() int {
+	reserved := 3
+	if a.subnet.Addr().Is6() {
+		reserved = 2
+	}
+	return 1<<min(a.subnet.Addr().BitLen()-a.subnet.Bits(), 30) - reserved
+}
 
 // after is the address that follows addr in the round of those that may be given.
 func (a *Allocator) after(addr netip.Addr) netip.Addr {
@@ -199,10 +210,12 @@ func (a *Allocator) after(addr netip.Addr) netip.Addr {
 	return addr.Next()
 }
 
-// broadcast is the last address of an IPv4 subnet.
-func broadcast(subnet netip.Prefix) netip.Addr {
-	b := subnet.Addr().As4()
-	low := uint32(1)<<(32-subnet.Bits()) - 1
-	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|low)
-	return netip.AddrFrom4(b)
+// end is the last address of a subnet.
+func end(subnet netip.Prefix) netip.Addr {
+	b := subnet.Addr().AsSlice()
+	for bit := subnet.Bits(); bit < 8*len(b); bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(b) // as long as it was
+	return last
 }

@@ -119,6 +119,22 @@ func TestAllocator(t *testing.T) {
 			{"take", "", "", "10.5.7.2*"},
 			{"take", "", "", "10.5.7.5*"},
 		}},
+		{"IPv6 has no broadcast address", "fd00:5::8/126", []step{
+			{"take", "", "a", "fd00:5::a*"},
+			{"take", "", "b", "fd00:5::b*"},
+			{"take", "", "c", "subnet fd00:5::8/126: no address is free, all 2 are in use; remove a container from this network, or give every host a larger subnet"},
+			{"exact", "fd00:5::9", "c", "address fd00:5::9: reserved, it is the gateway address of fd00:5::8/126; choose one from fd00:5::a to fd00:5::b"},
+			{"release", "fd00:5::a", "", "true"},
+			{"take", "", "c", "fd00:5::a*"},
+		}},
+		{"IPv6 of the usual size", "fd00:5:0:7::/64", []step{
+			{"exact", "fd00:5:0:7:1234::1", "a", "fd00:5:0:7:1234::1*"},
+			{"take", "", "b", "fd00:5:0:7::2*"},
+			{"release", "fd00:5:0:7::2", "", "true"},
+			{"take", "", "c", "fd00:5:0:7::3*"},
+			{"take", "", "b", "fd00:5:0:7::2*"},
+			{"exact", "fd00:5:0:7::", "d", "address fd00:5:0:7::: reserved, it is the network address of fd00:5:0:7::/64; choose one from fd00:5:0:7::2 to fd00:5:0:7:ffff:ffff:ffff:ffff"},
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newAllocator(t, tt.subnet)
@@ -132,7 +148,7 @@ func TestAllocator(t *testing.T) {
 }
 
 func TestNewAllocatorErrors(t *testing.T) {
-	for _, p := range []netip.Prefix{{}, prefix("10.5.7.0/31"), prefix("10.5.7.2/32"), prefix("10.0.0.0/7"), prefix("10.5.7.1/24"), prefix("fd00::/24")} {
+	for _, p := range []netip.Prefix{{}, prefix("10.5.7.0/31"), prefix("10.5.7.2/32"), prefix("10.0.0.0/7"), prefix("10.5.7.1/24"), prefix("fd00::/127"), prefix("fc00::/7"), prefix("::ffff:10.5.7.0/120")} {
 		if _, err := NewAllocator(p); err == nil {
 			t.Errorf("%s: no error", p)
 		}

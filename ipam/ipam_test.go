@@ -52,6 +52,13 @@ func (h *host) Acquire(ctx context.Context, req overlay.Request) (overlay.Networ
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if req.IPv6 {
+		if !h.acquired[prefix("10.5.7.0/24")] {
+			return overlay.Network{}, errors.New("--ipv6: no IPv6 on this host")
+		}
+		h.log = append(h.log, "acquire fd00:5:0:7::/64")
+		return overlay.Network{Subnet: prefix("10.5.7.0/24"), IPv6Subnet: prefix("fd00:5:0:7::/64")}, nil
+	}
 	subnet, ok := h.subnets[req.Subnet]
 	if !ok {
 		return overlay.Network{}, errors.New("--subnet " + req.Subnet.String() + ": not this host's")
@@ -251,10 +258,10 @@ func TestErrors(t *testing.T) {
 	for _, s := range []struct{ name, body, want string }{
 		{"RequestPool", `{"AddressSpace":"LocalDefault"}`,
 			`address space "LocalDefault": accepted: "flannel"; create the network with --ipam-driver flannel`},
-		{"RequestPool", `{"V6":true}`,
-			`--ipv6: IPv6 is not available on this network yet; leave it out`},
-		{"RequestPool", `{"V6":true,"Pool":"fd00:5::/64"}`,
-			`--ipv6 --subnet fd00:5::/64: IPv6 is not available on this network yet; leave it out`},
+		{"RequestPool", `{"V6":true,"Pool":"10.5.0.0/16"}`,
+			`--subnet 10.5.0.0/16: not an IPv6 subnet such as fd00:5::/48; correct it or leave it out`},
+		{"RequestPool", `{"V6":true,"Pool":"fd00:5::1/64"}`,
+			`--subnet fd00:5::1/64: an address inside a subnet; give the subnet, fd00:5::/64, or leave it out`},
 		{"RequestPool", `{"SubPool":"10.5.7.128/25"}`,
 			`--ip-range 10.5.7.128/25: not supported; every address of the host's subnet is handed out; leave it out`},
 		{"RequestPool", `{"Options":{"com.docker.network.x":"","size":"big","color":"blue"}}`,
@@ -274,7 +281,7 @@ func TestErrors(t *testing.T) {
 		{"RequestAddress", `{"PoolID":"nonsense","Address":"10.5.7.9"}`,
 			`pool "nonsense": not known on this host; remove the network and create it anew`},
 		{"RequestAddress", `{"PoolID":"10.5.7.0/24","Address":"nonsense"}`,
-			`address "nonsense": not an IPv4 address; correct it or leave it out`},
+			`address "nonsense": not an IP address; correct it or leave it out`},
 		{"RequestAddress", `{"PoolID":"10.5.7.0/24","Address":"10.5.7.254","Options":{"RequestAddressType":"com.docker.network.gateway"}}`,
 			`--gateway 10.5.7.254: the gateway is always the first address of the host's subnet, here 10.5.7.1; leave it out`},
 		{"RequestAddress", `{"PoolID":"10.5.7.0/24","Address":"10.5.8.2"}`,
@@ -287,7 +294,7 @@ func TestErrors(t *testing.T) {
 		{"ReleaseAddress", `{"PoolID":"nonsense","Address":"10.5.7.2"}`,
 			`release address 10.5.7.2: pool "nonsense": not a subnet such as 10.5.7.0/24; give the pool's id`},
 		{"ReleaseAddress", `{"PoolID":"10.5.7.0/24","Address":"nonsense"}`,
-			`release address "nonsense": not an IPv4 address; give the one that was handed out`},
+			`release address "nonsense": not an IP address; give the one that was handed out`},
 		{"ReleasePool", `{"PoolID":"nonsense"}`,
 			`release a pool: pool "nonsense": not a subnet such as 10.5.7.0/24; give the pool's id`},
 	} {
@@ -301,11 +308,38 @@ func TestErrors(t *testing.T) {
 // A subnet that the allocator cannot use is given back.
 func TestUnusableSubnet(t *testing.T) {
 	f := newFixture(t)
-	f.want("RequestPool", `{"Pool":"10.7.0.0/16"}`, `subnet 10.7.7.0/31: not an IPv4 subnet from /8 to /30`)
+	f.want("RequestPool", `{"Pool":"10.7.0.0/16"}`, `subnet 10.7.7.0/31: not an IPv4 subnet from /8 to /30 nor an IPv6 subnet from /8 to /126`)
 	if len(f.host.acquired) != 0 || len(f.Addresses()) != 0 {
 		t.Errorf("left behind: %v, %v", f.host.acquired, f.Addresses())
 	}
 }
+
+// The engine asks for the IPv6 half apart, and both are pools of their own.
+func TestIPv6(t *testing.T) {
+	f := newFixture(t)
+	f.want("RequestPool", `{"V6":true}`, `request a pool: --ipv6: no IPv6 on this host`)
+	f.want("RequestPool", `{}`, defaultPool)
+	f.want("RequestPool", `{"V6":true,"Pool":"fd00:5::/48"}`,
+		`{"PoolID":"fd00:5:0:7::/64","Pool":"fd00:5:0:7::/64","Data":{"com.docker.network.gateway":"fd00:5:0:7::1/64"}}`)
+	const six = `"PoolID":"fd00:5:0:7::/64"`
+	mac := func(m string) string { return `"Options":{"com.docker.network.endpoint.macaddress":"` + m + `"}` }
+	f.want("RequestAddress", `{`+six+`,`+mac(mac1)+`}`, given6("fd00:5:0:7::2"))
+	f.want("RequestAddress", `{`+six+`,"Address":"fd00:5:0:7::99",`+mac(mac2)+`}`, given6("fd00:5:0:7::99"))
+	f.restart()
+	f.want("RequestAddress", `{`+six+`,`+mac(mac1)+`}`, given6("fd00:5:0:7::2"))
+	f.want("RequestAddress", `{`+six+`,"Address":"fd00:5:0:7::99",`+mac(mac1)+`}`,
+		`address fd00:5:0:7::99: in use on this host already, by `+mac2+`; choose another`)
+	f.want("RequestAddress", `{`+six+`,"Address":"fd00:5:0:8::2"}`,
+		`address fd00:5:0:8::2: outside this host's subnet fd00:5:0:7::/64; choose one from fd00:5:0:7::2 to fd00:5:0:7:ffff:ffff:ffff:ffff`)
+	f.want("ReleaseAddress", `{`+six+`,"Address":"fd00:5:0:7::99"}`, `{}`)
+	f.want("RequestAddress", `{`+six+`}`, given6("fd00:5:0:7::3"))
+	f.want("ReleasePool", `{`+six+`}`, `{}`)
+	if got, want := fmt.Sprint(f.Addresses()), "map[10.5.7.0/24:[]]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func given6(addr string) string { return `{"Address":"` + addr + `/64","Data":null}` }
 
 // A subnet that the overlay returns again, its network being gone, is answered
 // again; the addresses of the gone network's containers rest.

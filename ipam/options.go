@@ -75,13 +75,6 @@ func parsePoolRequest(req *api.RequestPoolRequest) (overlay.Request, error) {
 	if req.AddressSpace != "" && req.AddressSpace != AddressSpace {
 		return none, fmt.Errorf("address space %q: accepted: %q; create the network with --ipam-driver flannel", req.AddressSpace, AddressSpace)
 	}
-	if req.V6 {
-		flags := "--ipv6"
-		if req.Pool != "" {
-			flags = "--ipv6 --subnet " + req.Pool
-		}
-		return none, fmt.Errorf("%s: IPv6 is not available on this network yet; leave it out", flags)
-	}
 	if req.SubPool != "" {
 		return none, fmt.Errorf("--ip-range %s: not supported; every address of the host's subnet is handed out; leave it out", req.SubPool)
 	}
@@ -89,20 +82,23 @@ func parsePoolRequest(req *api.RequestPoolRequest) (overlay.Request, error) {
 	if err != nil {
 		return none, err
 	}
-	subnet, err := parseSubnet(req.Pool)
+	subnet, err := parseSubnet(req.Pool, req.V6)
 	if err != nil {
 		return none, err
 	}
-	return overlay.Request{Name: options.network, Backend: options.backend, Subnet: subnet}, nil
+	return overlay.Request{Name: options.network, Backend: options.backend, Subnet: subnet, IPv6: req.V6}, nil
 }
 
 // parseSubnet reads --subnet; empty text is the zero prefix.
-func parseSubnet(text string) (netip.Prefix, error) {
+func parseSubnet(text string, v6 bool) (netip.Prefix, error) {
 	if text == "" {
 		return netip.Prefix{}, nil
 	}
 	subnet, err := netip.ParsePrefix(text)
-	if err != nil || !subnet.Addr().Is4() {
+	if v6 && (err != nil || !subnet.Addr().Is6() || subnet.Addr().Is4In6()) {
+		return netip.Prefix{}, fmt.Errorf("--subnet %s: not an IPv6 subnet such as fd00:5::/48; correct it or leave it out", text)
+	}
+	if !v6 && (err != nil || !subnet.Addr().Is4()) {
 		return netip.Prefix{}, fmt.Errorf("--subnet %s: not an IPv4 subnet such as 10.5.0.0/16; correct it or leave it out", text)
 	}
 	if subnet != subnet.Masked() {

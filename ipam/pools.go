@@ -10,8 +10,6 @@ import (
 	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
-
-	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
 // gatewayData is the key under which a pool's answer names its gateway; the
@@ -38,38 +36,42 @@ func (c *Clerk) RequestPool(ctx context.Context, req *api.RequestPoolRequest) (*
 	if err != nil {
 		return nil, fmt.Errorf("request a pool: %w", err)
 	}
-	gateway, err := c.open(network)
+	subnet := network.Subnet
+	if want.IPv6 {
+		subnet = network.IPv6Subnet
+	}
+	gateway, err := c.open(network.Name, subnet)
 	if err != nil {
-		return nil, c.giveBack(ctx, network.Subnet, err)
+		return nil, c.giveBack(ctx, subnet, err)
 	}
 	return &api.RequestPoolResponse{
-		PoolID: network.Subnet.String(),
-		Pool:   network.Subnet.String(),
+		PoolID: subnet.String(),
+		Pool:   subnet.String(),
 		Data:   map[string]string{gatewayData: gateway.String()},
 	}, nil
 }
 
 // open enters the pool, puts it on disk and returns its gateway.
-func (c *Clerk) open(network overlay.Network) (netip.Prefix, error) {
-	a, err := NewAllocator(network.Subnet)
+func (c *Clerk) open(network string, subnet netip.Prefix) (netip.Prefix, error) {
+	a, err := NewAllocator(subnet)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
 	c.mu.Lock()
-	before := c.pools[network.Subnet]
+	before := c.pools[subnet]
 	if before == nil {
-		c.pools[network.Subnet] = newPool(network.Name, a)
+		c.pools[subnet] = newPool(network, a)
 	} else {
 		before.vacate()
 	}
 	c.mu.Unlock()
 	if err := c.commit(); err != nil {
 		if before == nil {
-			c.forget(network.Subnet)
+			c.forget(subnet)
 		}
 		return netip.Prefix{}, err
 	}
-	return netip.PrefixFrom(a.Gateway(), network.Subnet.Bits()), nil
+	return netip.PrefixFrom(a.Gateway(), subnet.Bits()), nil
 }
 
 // vacate releases every address; the caller holds mu.

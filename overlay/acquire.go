@@ -23,6 +23,9 @@ const rest = 12 * time.Second
 // manager, claiming it in the store where it is not held yet. One Docker
 // network a host may hold it at a time.
 func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
+	if req.IPv6 {
+		return o.acquireIPv6(req)
+	}
 	req, err := o.resolve(ctx, req)
 	if err != nil {
 		return Network{}, err
@@ -64,6 +67,7 @@ func (o *Overlay) hold(n *network, claimed record) Network {
 		n.Since = time.Now().UTC()
 	}
 	n.Config, n.Subnet, n.VTEP = claimed.Config, claimed.Subnet, claimed.VTEP
+	n.IPv6Subnet, n.IPv6VTEP = claimed.IPv6Subnet, claimed.IPv6VTEP
 	n.Underlay, n.Former, n.MTU = claimed.Underlay, claimed.Former, claimed.MTU
 	if !n.Leased {
 		n.Leased, n.idle = true, make(chan struct{})
@@ -84,10 +88,10 @@ func (o *Overlay) letGo(n *network) {
 // leaveOld gives back the subnet that another one has taken the place of. What
 // cannot be given back now ends with its time to live.
 func (o *Overlay) leaveOld(ctx context.Context, old, now record) {
-	if !old.Leased || old.Subnet == now.Subnet {
+	if !old.Leased || old.Subnet == now.Subnet && old.IPv6Subnet == now.IPv6Subnet {
 		return
 	}
-	lease := Lease{Subnet: old.Subnet, PublicIP: old.Underlay.PublicIP}
+	lease := Lease{Subnet: old.Subnet, IPv6Subnet: old.IPv6Subnet, PublicIP: old.Underlay.PublicIP}
 	if err := o.opt.Store.Release(ctx, old.Name, lease); err != nil {
 		o.opt.Log.Warn("the host's other lease stays until its time to live ends", "subnet", old.Subnet, "error", err)
 	}
@@ -143,9 +147,13 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 	if err != nil {
 		return r, err
 	}
+	earlier := r.IPv6Subnet
+	r.IPv6Subnet = netip.Prefix{}
 	r.move(under)
-	if r.VTEP.IsZero() {
-		r.VTEP = randomMAC()
+	for _, mac := range []*kernel.MAC{&r.VTEP, &r.IPv6VTEP} {
+		if mac.IsZero() {
+			*mac = randomMAC()
+		}
 	}
 	claim, mtu, err := o.offer(r)
 	if err != nil {
@@ -160,7 +168,10 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 		}
 	}
 	r.MTU = mtu
-	claim.Prefer, claim.Must = r.Subnet, false
+	claim.Prefer, claim.Must, claim.PreferIPv6 = r.Subnet, false, earlier
+	if o.lacksIPv6(r) != nil {
+		claim = claim.ipv4()
+	}
 	if must.IsValid() {
 		claim.Prefer, claim.Must = must, true
 	}
@@ -172,7 +183,7 @@ func (o *Overlay) claim(ctx context.Context, r record, req Request) (record, err
 	if err != nil {
 		return r, err
 	}
-	r.Subnet, r.Former = lease.Subnet, netip.Addr{}
+	r.Subnet, r.IPv6Subnet, r.Former = lease.Subnet, lease.IPv6Subnet, netip.Addr{}
 	return r, nil
 }
 
@@ -217,9 +228,10 @@ func wantSubnet(cfg Config, asked netip.Prefix) (netip.Prefix, error) {
 
 // offer is the claim that r's host makes, and the MTU of its containers.
 func (o *Overlay) offer(r record) (Claim, int, error) {
-	if r.Config.EnableIPv6 || !r.Config.EnableIPv4 {
-		return Claim{}, 0, errors.New("the network's config has EnableIPv6 true or EnableIPv4 false: only IPv4 networks are supported; correct the config in etcd")
+	if !r.Config.EnableIPv4 {
+		return Claim{}, 0, errors.New("the network's config has EnableIPv4 false: Docker engines up to 27 need IPv4 on every network, so IPv6 comes only beside it; give the config in etcd EnableIPv4 true and a Network")
 	}
+	r.Docker = nil // what a host publishes does not depend on it
 	backend, err := o.backend(r.Config.Backend.Type)
 	if err != nil {
 		return Claim{}, 0, err
@@ -237,9 +249,13 @@ func (o *Overlay) offer(r record) (Claim, int, error) {
 	if o.opt.MTU > 0 {
 		mtu = o.opt.MTU
 	}
-	return Claim{
+	claim := Claim{
 		PublicIP: r.Underlay.PublicIP, Former: r.Former, BackendType: pub.Type, BackendData: pub.Data, TTL: o.opt.TTL,
-	}, mtu, nil
+	}
+	if r.Config.EnableIPv6 && pub.NoIPv6 == nil {
+		claim.IPv6, claim.PublicIPv6, claim.BackendV6Data = true, r.Underlay.IPv6.PublicIP, pub.IPv6Data
+	}
+	return claim, mtu, nil
 }
 
 // backend finds a backend by its name in flannel's config.
@@ -280,7 +296,7 @@ func (o *Overlay) Attached(subnet netip.Prefix) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := o.bySubnet(subnet)
-	return n != nil && n.Docker != nil
+	return n != nil && n.Docker != nil && (n.Docker.Subnet == subnet || n.Docker.IPv6Subnet == subnet)
 }
 
 // Taken tells whether a port has the address.
@@ -288,12 +304,16 @@ func (o *Overlay) Taken(subnet netip.Prefix, addr netip.Addr) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := o.bySubnet(subnet)
-	return n != nil && slices.ContainsFunc(n.Ports, func(p Port) bool { return p.Addr == addr })
+	return n != nil && slices.ContainsFunc(n.Ports, func(p Port) bool { return p.has(addr) })
 }
 
 // Release ends the address manager's use of a subnet. The lease is given back
-// once the Docker network is gone too.
+// once the Docker network is gone too. An IPv6 subnet goes with the IPv4 one of
+// its lease.
 func (o *Overlay) Release(ctx context.Context, subnet netip.Prefix) error {
+	if subnet.Addr().Is6() {
+		return nil
+	}
 	o.mu.Lock()
 	n := o.bySubnet(subnet)
 	if n == nil {

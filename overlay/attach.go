@@ -48,6 +48,9 @@ func (o *Overlay) needs(n *network, b Bridge) []string {
 		parts = append(parts, part)
 	}
 	needs := []string{"docker-user", "sysctl ipv4/ip_forward"}
+	if b.IPv6Subnet.IsValid() {
+		needs = append(needs, "docker-user ip6", "sysctl "+kernel.IPv6Forwarding)
+	}
 	for _, part := range parts {
 		needs = append(needs, objects(part)...)
 	}
@@ -82,6 +85,10 @@ func (o *Overlay) bind(b Bridge) (n *network, fresh bool, err error) {
 		return nil, false, fmt.Errorf("subnet %s is not a lease of this host: create the network with --ipam-driver flannel", b.Subnet)
 	case n.Docker != nil:
 		return nil, false, o.available(n)
+	case b.IPv6Subnet.IsValid() && b.IPv6Subnet != n.IPv6Subnet:
+		return nil, false, fmt.Errorf("IPv6 subnet %s is not in the lease of %s: create the network with --ipam-driver flannel", b.IPv6Subnet, b.Subnet)
+	case b.IPv6Subnet.IsValid() && b.MTU > 0 && b.MTU < minIPv6MTU:
+		return nil, false, fmt.Errorf("-o com.docker.network.driver.mtu=%d: IPv6 needs at least %d bytes; give that or more, or leave --ipv6 out", b.MTU, minIPv6MTU)
 	case b.MTU > n.MTU:
 		return nil, false, fmt.Errorf("-o com.docker.network.driver.mtu=%d: %s carries at most %d bytes here; give that or less, or leave it out", b.MTU, title(n.Name), n.MTU)
 	}
@@ -170,6 +177,9 @@ func (o *Overlay) addPort(p Port) (fresh bool, err error) {
 	if !n.Subnet.Contains(p.Addr) {
 		return false, fmt.Errorf("address %s is outside this host's subnet %s: start the container again, without --ip", p.Addr, n.Subnet)
 	}
+	if p.IPv6.IsValid() && !n.Docker.IPv6Subnet.Contains(p.IPv6) {
+		return false, fmt.Errorf("address %s is outside this host's IPv6 subnet (%s): start the container again, without --ip6", p.IPv6, n.IPv6Subnet)
+	}
 	p.MTU = n.portMTU()
 	for _, q := range n.Ports {
 		same := q
@@ -181,6 +191,8 @@ func (o *Overlay) addPort(p Port) (fresh bool, err error) {
 			return false, fmt.Errorf("endpoint %s exists already, with address %s and MAC address %s: stop its container and start it again", head(p.Endpoint), q.Addr, q.MAC)
 		case q.Addr == p.Addr:
 			return false, fmt.Errorf("address %s belongs to endpoint %s already: give every container a --mac-address and --ip of its own, or none", p.Addr, head(q.Endpoint))
+		case q.has(p.IPv6):
+			return false, fmt.Errorf("address %s belongs to endpoint %s already: give every container a --mac-address and --ip6 of its own, or none", p.IPv6, head(q.Endpoint))
 		}
 	}
 	n.Ports = append(slices.Clone(n.Ports), p)
@@ -209,6 +221,7 @@ func (o *Overlay) Join(ctx context.Context, dockerNet, endpoint string) (Joined,
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	joined := Joined{Interface: peerName(endpoint), Network: n.view()}
+	joined.IPv6 = slices.ContainsFunc(n.Ports, func(p Port) bool { return p.Endpoint == endpoint && p.IPv6.IsValid() })
 	if n.Docker != nil && n.Docker.leadsOut() {
 		joined.Gateway = joined.Network.Gateway
 	}

@@ -57,28 +57,72 @@ type Self struct {
 	Subnet   netip.Prefix // zero before the lease is claimed
 	MAC      kernel.MAC   // of this host's VTEP
 	Underlay kernel.Underlay
-	Bridge   string // interface name; empty before the Docker network exists
-	MTU      int    // bytes, of containers' interfaces
+	// IPv6 says whether the host takes part in the network's IPv6 half.
+	// IPv6Subnet and IPv6MAC, of a VTEP of its own, are then as those above.
+	IPv6       bool
+	IPv6Subnet netip.Prefix
+	IPv6MAC    kernel.MAC
+	Bridge     string // interface name; empty before the Docker network exists
+	MTU        int    // bytes, of containers' interfaces
 	// TxSum is for the device that carries the network, if it leaves checksums
 	// to the underlay.
 	TxSum kernel.Offload
 }
 
+// Half is one address family's part of a host's place in a network.
+type Half struct {
+	Network netip.Prefix // the whole network's
+	Subnet  netip.Prefix // this host's, zero before the lease is claimed
+	MAC     kernel.MAC   // of the VTEP
+	Place   kernel.Place // in the underlay
+	self    Self
+}
+
+// Halves are the families that the host takes part in, IPv4 first.
+func (s Self) Halves() []Half {
+	u := s.Underlay
+	halves := []Half{{s.Config.Network, s.Subnet, s.MAC, kernel.Place{Addr: u.Addr, PublicIP: u.PublicIP, Net: u.Net}, s}}
+	if s.IPv6 {
+		halves = append(halves, Half{s.Config.IPv6Network, s.IPv6Subnet, s.IPv6MAC, u.IPv6, s})
+	}
+	return halves
+}
+
+// Is6 tells whether this is the IPv6 half.
+func (h Half) Is6() bool { return h.Network.Addr().Is6() }
+
+// Peer is one family's part of another host's lease.
+type Peer struct {
+	Subnet   netip.Prefix
+	PublicIP netip.Addr
+	Data     json.RawMessage // what the backend publishes
+}
+
+// Of returns this family's part of a lease; false where the host has none.
+func (h Half) Of(l Lease) (Peer, bool) {
+	if !h.Is6() {
+		return Peer{l.Subnet, l.PublicIP, l.BackendData}, true
+	}
+	return Peer{l.IPv6Subnet, l.PublicIPv6, l.BackendV6Data}, l.IPv6Subnet.IsValid()
+}
+
 // Direct is the plain route to a peer on the same layer-2 network. What this
 // host sends itself goes out with the bridge's address, which the peer routes
 // back. The error says why the peer is out of reach.
-func (s Self) Direct(peer Lease) (kernel.Route, error) {
-	if !s.Underlay.Net.Contains(peer.PublicIP) {
-		return kernel.Route{}, fmt.Errorf("host %s is not on the layer-2 network %s of this host's interface %s", peer.PublicIP, s.Underlay.Net, s.Underlay.Name)
+func (h Half) Direct(peer Peer) (kernel.Route, error) {
+	device := h.self.Underlay.Name
+	if !h.Place.Net.Contains(peer.PublicIP) {
+		return kernel.Route{}, fmt.Errorf("host %s is not on the layer-2 network %s of this host's interface %s", peer.PublicIP, h.Place.Net, device)
 	}
-	return kernel.Route{Dst: peer.Subnet, Via: peer.PublicIP, Link: s.Underlay.Name, Src: s.Subnet.Addr().Next()}, nil
+	return kernel.Route{Dst: peer.Subnet, Via: peer.PublicIP, Link: device, Src: h.Subnet.Addr().Next()}, nil
 }
 
 // Through accepts the network's packets between the bridge and a device.
-func (s Self) Through(device string) []kernel.Forward {
+func (h Half) Through(device string) []kernel.Forward {
+	bridge := h.self.Bridge
 	return []kernel.Forward{
-		{In: s.Bridge, Out: device, Src: s.Subnet, Dst: s.Config.Network},
-		{In: device, Out: s.Bridge, Src: s.Config.Network, Dst: s.Subnet},
+		{In: bridge, Out: device, Src: h.Subnet, Dst: h.Network},
+		{In: device, Out: bridge, Src: h.Network, Dst: h.Subnet},
 	}
 }
 
@@ -86,9 +130,9 @@ func (s Self) Through(device string) []kernel.Forward {
 // they travel as they are. A packet with a forged address that another of the
 // host's bridges sends there would look like one of the network's to the peer:
 // so nothing else passes from the network to itself.
-func (s Self) Plain(state *kernel.State) {
-	state.Forwards = append(state.Forwards, s.Through(s.Underlay.Name)...)
-	state.Closed = append(state.Closed, s.Config.Network)
+func (h Half) Plain(state *kernel.State) {
+	state.Forwards = append(state.Forwards, h.Through(h.self.Underlay.Name)...)
+	state.Closed = append(state.Closed, h.Network)
 }
 
 // Seals keep containers of this host from sending to the tunnels' port of other
@@ -130,6 +174,8 @@ func Unlike(raw json.RawMessage, field string, now, first, last int, taken []int
 type Publication struct {
 	Type     string // BackendType, empty for the udp backend
 	Data     json.RawMessage
-	Overhead int // bytes that the encapsulation adds to a packet
-	MTU      int // bytes, of the largest outer packet: the underlay's or the config's
+	IPv6Data json.RawMessage // BackendV6Data
+	NoIPv6   error           // why the backend carries no IPv6; nil where it does
+	Overhead int             // bytes that the encapsulation adds to a packet, the larger of both families'
+	MTU      int             // bytes, of the largest outer packet: the underlay's or the config's
 }

@@ -187,5 +187,5 @@ func (o *Overlay) carried(ctx context.Context, n *network) error {
 
 // same tells whether a tunnel that was opened for s serves t.
 func (s Self) same(t Self) bool {
-	return s.Config.Equal(t.Config) && s.Subnet == t.Subnet && s.Underlay == t.Underlay && s.Bridge == t.Bridge
+	return s.Config.Equal(t.Config) && s.Subnet == t.Subnet && s.IPv6 == t.IPv6 && s.IPv6Subnet == t.IPv6Subnet && s.Underlay == t.Underlay && s.Bridge == t.Bridge
 }

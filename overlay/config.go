@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/bits"
 	"net/netip"
 	"strings"
 )
@@ -111,6 +112,24 @@ func NewConfig(network netip.Prefix, subnetLen int, backend json.RawMessage) ([]
 	return text, nil
 }
 
+// DualStack adds an IPv6 network, with subnets of flannel's default length, to a
+// config that NewConfig made. What it returns has passed ParseConfig.
+func DualStack(config []byte, network netip.Prefix) ([]byte, error) {
+	var raw configJSON
+	if err := json.Unmarshal(config, &raw); err != nil {
+		return nil, describeJSON(err)
+	}
+	raw.EnableIPv6, raw.IPv6Network = true, network.Masked().String()
+	text, err := json.Marshal(raw)
+	if err != nil {
+		return nil, fmt.Errorf("write config with %s: %w", network, err)
+	}
+	if _, err := ParseConfig(text); err != nil {
+		return nil, err
+	}
+	return text, nil
+}
+
 // Equal reports whether both configs say the same, the Backend object byte by
 // byte.
 func (c Config) Equal(o Config) bool {
@@ -192,6 +211,53 @@ func (c Config) Subnets() iter.Seq[netip.Prefix] {
 			}
 		}
 	}
+}
+
+// CountIPv6 returns how many IPv6 subnets the network can lease, of a very large
+// network the first 2^30.
+func (c Config) CountIPv6() int {
+	if !c.EnableIPv6 {
+		return 0
+	}
+	minHi, minLo := words(c.IPv6SubnetMin)
+	maxHi, maxLo := words(c.IPv6SubnetMax)
+	lo, borrow := bits.Sub64(maxLo, minLo, 0)
+	hi, _ := bits.Sub64(maxHi, minHi, borrow)
+	const most = 1 << 30
+	switch shift := 128 - c.IPv6SubnetLen; {
+	case shift >= 64:
+		lo, hi = hi>>(shift-64), 0
+	default:
+		lo, hi = lo>>shift|hi<<(64-shift), hi>>shift
+	}
+	if hi > 0 || lo >= most {
+		return most
+	}
+	return int(lo) + 1
+}
+
+// IPv6Subnet returns the i-th IPv6 subnet that can be leased, i from 0 to
+// CountIPv6-1.
+func (c Config) IPv6Subnet(i int) netip.Prefix {
+	baseHi, baseLo := words(c.IPv6SubnetMin)
+	var hi, lo uint64
+	if shift := 128 - c.IPv6SubnetLen; shift < 64 {
+		hi, lo = uint64(i)>>(64-shift), uint64(i)<<shift
+	} else {
+		hi = uint64(i) << (shift - 64)
+	}
+	lo, carry := bits.Add64(baseLo, lo, 0)
+	hi, _ = bits.Add64(baseHi, hi, carry)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
+	return netip.PrefixFrom(netip.AddrFrom16(b), c.IPv6SubnetLen)
+}
+
+// words are the two halves of an IPv6 address.
+func words(ip netip.Addr) (hi, lo uint64) {
+	b := ip.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }
 
 func (c Config) ipv4Range() subnetRange {

@@ -56,7 +56,11 @@ func (o *Overlay) initial(req Request) (Initial, error) {
 		if err != nil {
 			return nil, fmt.Errorf("backend %s: %w", kind, err)
 		}
-		return NewConfig(network, cfg.SubnetLen, raw)
+		text, err := NewConfig(network, cfg.SubnetLen, raw)
+		if err == nil && cfg.EnableIPv6 && req.Name == "" {
+			return DualStack(text, cfg.IPv6Network)
+		}
+		return text, err
 	}, nil
 }
 

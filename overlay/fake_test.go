@@ -86,6 +86,12 @@ func (m *memory) Claim(ctx context.Context, _ string, c overlay.Claim) (overlay.
 		return overlay.Lease{}, overlay.ErrFull
 	}
 	lease := overlay.Lease{Subnet: want, PublicIP: c.PublicIP, BackendType: c.BackendType, BackendData: c.BackendData}
+	if c.IPv6 {
+		lease.PublicIPv6, lease.BackendV6Data = c.PublicIPv6, c.BackendV6Data
+		if lease.IPv6Subnet = c.PreferIPv6; !lease.IPv6Subnet.IsValid() {
+			lease.IPv6Subnet = cfg.IPv6Subnet(int(want.Addr().As4()[2]) - 1)
+		}
+	}
 	m.mu.Lock()
 	old, taken := m.leases[want]
 	m.mu.Unlock()
@@ -126,7 +132,7 @@ func (m *memory) Keep(_ context.Context, _ string, l overlay.Lease) error {
 	if m.down != nil {
 		return m.down
 	}
-	if m.leases[l.Subnet].PublicIP != l.PublicIP {
+	if own := m.leases[l.Subnet]; own.PublicIP != l.PublicIP || own.IPv6Subnet != l.IPv6Subnet {
 		return overlay.ErrLeaseLost
 	}
 	return nil

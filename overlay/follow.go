@@ -80,7 +80,7 @@ func (o *Overlay) take(n *network, s Snapshot) bool {
 	case !s.Config.Equal(n.Config):
 		odd("config", "the config in the store has changed; it takes effect here when the Docker network is removed and created anew")
 	}
-	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet })
+	i := slices.IndexFunc(s.Leases, func(l Lease) bool { return l.Subnet == n.Subnet && l.IPv6Subnet == n.IPv6Subnet })
 	for _, l := range s.Leases {
 		if l.PublicIP == n.Underlay.PublicIP && l.Subnet != n.Subnet {
 			odd(l.Subnet.String(), "it names this host's PublicIP %s, and this host holds %s: it is a leftover, or another host has the PublicIP too; give that one another with the setting PUBLIC_IP",
@@ -91,7 +91,7 @@ func (o *Overlay) take(n *network, s Snapshot) bool {
 	n.tenure.gone = i < 0
 	o.peers = nil
 	nudge(n.mending.news)
-	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP {
+	if i < 0 || s.Leases[i].PublicIP != n.Underlay.PublicIP || n.IPv6Subnet.IsValid() && s.Leases[i].PublicIPv6 != n.Underlay.IPv6.PublicIP {
 		nudge(n.kick)
 	} else if n.published != nil && !bytes.Equal(s.Leases[i].BackendData, n.published) {
 		odd(n.Subnet.String(), "this host's lease says %s, not %s: another host has the PublicIP %s too; give one of them another with the setting PUBLIC_IP",
@@ -160,13 +160,20 @@ func (o *Overlay) renew(ctx context.Context, n *network, claimed bool) error {
 		return err
 	}
 	if claimed {
-		lease := Lease{Subnet: r.Subnet, PublicIP: claim.PublicIP, BackendType: claim.BackendType, BackendData: claim.BackendData}
+		lease := Lease{Subnet: r.Subnet, IPv6Subnet: r.IPv6Subnet, PublicIP: claim.PublicIP, BackendType: claim.BackendType, BackendData: claim.BackendData}
 		if err := o.opt.Store.Keep(ctx, r.Name, lease); !errors.Is(err, ErrLeaseLost) {
 			return err
 		}
 		o.opt.Log.Warn("lease lost, claiming it back", "network", title(r.Name), "subnet", r.Subnet)
 	}
 	claim.Prefer, claim.Must = r.Subnet, true
+	claim.PreferIPv6, claim.MustIPv6 = r.IPv6Subnet, r.IPv6Subnet.IsValid()
+	switch {
+	case !claim.MustIPv6:
+		claim = claim.ipv4()
+	case !claim.IPv6:
+		return fmt.Errorf("the lease has IPv6 subnet %s: %w", r.IPv6Subnet, o.whyNoIPv6(r))
+	}
 	_, err = o.opt.Store.Claim(ctx, r.Name, claim)
 	if errors.Is(err, ErrNoConfig) {
 		err = o.restore(ctx, r, claim)
@@ -206,7 +213,7 @@ func (o *Overlay) restore(ctx context.Context, r record, claim Claim) error {
 func (o *Overlay) release(ctx context.Context, n *network) error {
 	retry := backoff{min: time.Second, max: 30 * time.Second}
 	o.mu.Lock()
-	lease := Lease{Subnet: n.Subnet, PublicIP: n.Underlay.PublicIP}
+	lease := Lease{Subnet: n.Subnet, IPv6Subnet: n.IPv6Subnet, PublicIP: n.Underlay.PublicIP}
 	o.mu.Unlock()
 	for {
 		err := o.tryRelease(ctx, n, lease)
@@ -272,7 +279,7 @@ func (o *Overlay) refreshUnderlay() {
 	defer o.mu.Unlock()
 	o.under = now
 	for _, n := range o.nets {
-		if !n.used() || n.Underlay == now {
+		if !n.used() || n.Underlay == n.sees(now) {
 			continue
 		}
 		if n.Underlay.Addr != now.Addr {

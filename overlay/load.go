@@ -32,7 +32,9 @@ func (o *Overlay) load() error {
 			r.Faulty = platform{}
 		}
 		n := newNetwork(r)
-		n.peers = slices.DeleteFunc(leases[r.Name], func(l Lease) bool { return r.Config.Fits(l.Subnet) != nil || !l.PublicIP.Is4() })
+		n.peers = slices.DeleteFunc(leases[r.Name], func(l Lease) bool {
+			return r.Config.Fits(l.Subnet) != nil || !l.PublicIP.Is4() || l.IPv6Subnet.IsValid() && r.Config.Fits(l.IPv6Subnet) != nil
+		})
 		o.nets[r.Name] = n
 	}
 	return nil
@@ -71,6 +73,11 @@ func (r *record) check() error {
 	if err := r.Config.Fits(r.Subnet); err != nil {
 		return err
 	}
+	if six := r.IPv6Subnet; six.IsValid() {
+		if err := r.Config.Fits(six); err != nil || !six.Addr().Is6() {
+			return fmt.Errorf("IPv6 subnet %s: not one of the network's: %w", six, err)
+		}
+	}
 	if r.Docker == nil {
 		if len(r.Ports)+len(r.Published) > 0 {
 			return fmt.Errorf("%d endpoints and %d published ports without a Docker network", len(r.Ports), len(r.Published))
@@ -79,6 +86,9 @@ func (r *record) check() error {
 	}
 	if len(r.Docker.ID) < shortID || r.Docker.Subnet != r.Subnet {
 		return fmt.Errorf("network %q on subnet %s: not one of this host's, which is %s", r.Docker.ID, r.Docker.Subnet, r.Subnet)
+	}
+	if six := r.Docker.IPv6Subnet; six.IsValid() && six != r.IPv6Subnet {
+		return fmt.Errorf("network %q on IPv6 subnet %s: not one of this host's, which is %s", r.Docker.ID, six, r.IPv6Subnet)
 	}
 	return r.checkPorts()
 }
@@ -89,10 +99,13 @@ func (r *record) checkPorts() error {
 		if len(p.Endpoint) < shortID || p.Network != r.Docker.ID || !r.Subnet.Contains(p.Addr) {
 			return fmt.Errorf("endpoint %q with address %s: not one of network %s on %s", p.Endpoint, p.Addr, head(r.Docker.ID), r.Subnet)
 		}
-		if heads[head(p.Endpoint)] || addrs[p.Addr] {
+		if p.IPv6.IsValid() && !r.Docker.IPv6Subnet.Contains(p.IPv6) {
+			return fmt.Errorf("endpoint %s with address %s: not one of %s", head(p.Endpoint), p.IPv6, r.Docker.IPv6Subnet)
+		}
+		if heads[head(p.Endpoint)] || addrs[p.Addr] || p.IPv6.IsValid() && addrs[p.IPv6] {
 			return fmt.Errorf("endpoint %s with address %s: listed twice", head(p.Endpoint), p.Addr)
 		}
-		heads[head(p.Endpoint)], addrs[p.Addr] = true, true
+		heads[head(p.Endpoint)], addrs[p.Addr], addrs[p.IPv6] = true, true, true
 	}
 	return r.checkPublished()
 }

@@ -14,6 +14,9 @@ type Request struct {
 	// Backend is flannel's name of the backend that the network is made
 	// with, or must have been made with; empty for any.
 	Backend string
+	// IPv6 asks, after a call without it, for the IPv6 half of what that
+	// returned. Subnet is then that of IPv6.
+	IPv6 bool
 }
 
 // Network is one flannel network as this host sees it.
@@ -23,6 +26,9 @@ type Network struct {
 	Subnet  netip.Prefix // this host's lease
 	Gateway netip.Addr   // the bridge's address, the subnet's first
 	MTU     int          // bytes
+
+	IPv6CIDR   netip.Prefix // the cluster network's; zero without IPv6
+	IPv6Subnet netip.Prefix // this host's; zero without one
 }
 
 // Bridge is the Docker network that uses a host's subnet.
@@ -30,6 +36,9 @@ type Bridge struct {
 	ID     string       // Docker's network id
 	Subnet netip.Prefix // a subnet that Acquire returned
 	MTU    int          // bytes; 0 for the largest that the network carries
+	// IPv6Subnet is that of Subnet's lease; zero for a Docker network of IPv4
+	// alone.
+	IPv6Subnet netip.Prefix
 	// Gateway has the containers go out by this bridge, and not by the engine's
 	// docker_gwbridge.
 	Gateway bool
@@ -52,8 +61,12 @@ type Port struct {
 	Endpoint string     // Docker's endpoint id
 	Addr     netip.Addr // inside the network's subnet
 	MAC      kernel.MAC
-	MTU      int // bytes, of the container's interface; AddPort sets it
+	MTU      int        // bytes, of the container's interface; AddPort sets it
+	IPv6     netip.Addr // inside the network's IPv6 subnet; zero without one
 }
+
+// has tells whether the port has the address.
+func (p Port) has(addr netip.Addr) bool { return p.Addr == addr || addr.IsValid() && p.IPv6 == addr }
 
 // Attachment is a Docker network and its ports.
 type Attachment struct {
@@ -64,7 +77,7 @@ type Attachment struct {
 
 // Holds tells whether a port has the address.
 func (a Attachment) Holds(addr netip.Addr) bool {
-	return slices.ContainsFunc(a.Ports, func(p Port) bool { return p.Addr == addr })
+	return slices.ContainsFunc(a.Ports, func(p Port) bool { return p.has(addr) })
 }
 
 // Joined tells the engine how to plug a port into a container.
@@ -72,6 +85,7 @@ type Joined struct {
 	Interface string // on the host, to be moved into the container
 	Network   Network
 	Gateway   netip.Addr // of the default route; invalid for none
+	IPv6      bool       // the port has an IPv6 address
 }
 
 // shortID is how much of a Docker id an interface name has room for: the

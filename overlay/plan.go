@@ -21,11 +21,13 @@ func (o *Overlay) plan() kernel.State {
 	want.Forwards = slices.Clip(want.Forwards)
 	want.Guards = slices.Clip(want.Guards)
 	want.Sysctls = slices.Clip(want.Sysctls)
+	dual := false
 	var inside []netip.Prefix
 	for _, n := range o.sorted() {
 		if n.Docker == nil {
 			continue
 		}
+		dual = dual || n.Docker.IPv6Subnet.IsValid()
 		bridge := planBridge(&n.record, *n.Docker)
 		want.Links = append(want.Links, bridge.Links...)
 		want.Addrs = append(want.Addrs, bridge.Addrs...)
@@ -36,12 +38,18 @@ func (o *Overlay) plan() kernel.State {
 		want.Egresses = append(want.Egresses, bridge.Egresses...)
 		want.Publishes = append(want.Publishes, bridge.Publishes...)
 		inside = append(inside, n.Config.Network)
+		if n.Docker.IPv6Subnet.IsValid() {
+			want.Sysctls = append(want.Sysctls, planSilence(n.Ports)...)
+		}
 	}
 	if len(want.Egresses) > 0 {
 		want.Inside = inside
 	}
 	if o.forward && len(want.Guards) > 0 {
 		want.Sysctls = append(want.Sysctls, kernel.Sysctl{Key: "ipv4/ip_forward", Value: "1"})
+	}
+	if o.forward && dual {
+		want.Sysctls = append(want.Sysctls, kernel.Sysctl{Key: kernel.IPv6Forwarding, Value: "1"})
 	}
 	return want
 }
@@ -85,16 +93,17 @@ func others(self Self, leases []Lease) []Lease {
 	return out
 }
 
-// planBridge is the bridge of a Docker network: it holds the subnet's first
-// address and forwards only what a backend's plan accepts.
+// planBridge is the bridge of a Docker network: it holds the subnets' first
+// addresses and forwards only what a backend's plan accepts.
 func planBridge(r *record, b Bridge) kernel.State {
 	name, ip := b.Name(), r.Subnet.Addr().Next()
 	mac := kernel.MAC{0x02, 0x42}
 	octets := ip.As4()
 	copy(mac[2:], octets[:])
 	out := planOut(r, b)
-	return kernel.State{
-		Sysctls: append(out.Sysctls, kernel.Sysctl{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}),
+	six := b.IPv6Subnet
+	state := kernel.State{
+		Sysctls: append(out.Sysctls, IPv6On(name, six.IsValid())...),
 		Links:   []kernel.Link{{Name: name, MAC: mac, MTU: r.bridgeMTU()}},
 		Addrs:   []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(ip, r.Subnet.Bits())}},
 		// Whatever the bridge passes between its own ports, multicast and
@@ -104,6 +113,35 @@ func planBridge(r *record, b Bridge) kernel.State {
 		Egresses:  out.Egresses,
 		Publishes: out.Publishes,
 	}
+	if six.IsValid() {
+		state.Addrs = append(state.Addrs, kernel.Addr{Link: name, Prefix: netip.PrefixFrom(six.Addr().Next(), six.Bits())})
+	}
+	return state
+}
+
+// IPv6On are the settings of a device of ours with IPv6 or without. With it,
+// addresses serve at once, since leases make them unique, and nobody on the
+// network tells this host routes.
+func IPv6On(device string, on bool) []kernel.Sysctl {
+	conf := "ipv6/conf/" + device + "/"
+	if !on {
+		return []kernel.Sysctl{{Key: conf + "disable_ipv6", Value: "1"}}
+	}
+	return []kernel.Sysctl{
+		{Key: conf + "disable_ipv6", Value: "0"},
+		{Key: conf + "accept_dad", Value: "0"},
+		{Key: conf + "accept_ra", Value: "0"},
+	}
+}
+
+// planSilence keeps the host's ends of veth pairs from taking part in the
+// network's IPv6 with link-local addresses of their own.
+func planSilence(ports []Port) []kernel.Sysctl {
+	var out []kernel.Sysctl
+	for _, p := range ports {
+		out = append(out, IPv6On(vethName(p.Endpoint), false)...)
+	}
+	return out
 }
 
 // planOut is what a bridge needs beside that where it is its containers' way out.

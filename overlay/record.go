@@ -13,17 +13,20 @@ import (
 
 // record is what this host must remember of one network over a restart.
 type record struct {
-	Name     string
-	Config   Config
-	Subnet   netip.Prefix // the lease, or the one held last
-	VTEP     kernel.MAC
-	Underlay kernel.Underlay // as last seen
-	Former   netip.Addr      // the PublicIP that the lease still says, where it changed
-	MTU      int             // bytes, of containers' interfaces
-	Leased   bool            // a lease may stand in the store
-	Held     bool            // the engine's address manager uses the subnet
-	Docker   *Bridge         // the Docker network; nil when there is none
-	Ports    []Port
+	Name   string
+	Config Config
+	Subnet netip.Prefix // the lease, or the one held last
+	VTEP   kernel.MAC
+	// IPv6Subnet is in one lease with Subnet; zero without one.
+	IPv6Subnet netip.Prefix
+	IPv6VTEP   kernel.MAC
+	Underlay   kernel.Underlay // as last seen
+	Former     netip.Addr      // the PublicIP that the lease still says, where it changed
+	MTU        int             // bytes, of containers' interfaces
+	Leased     bool            // a lease may stand in the store
+	Held       bool            // the engine's address manager uses the subnet
+	Docker     *Bridge         // the Docker network; nil when there is none
+	Ports      []Port
 	// Published are the ports of this host that lead to Ports.
 	Published []Published
 	Since     time.Time // when the subnet was claimed first
@@ -64,10 +67,24 @@ func newNetwork(r record) *network {
 // move notes the underlay as it is now. The lease says the earlier PublicIP
 // until it is claimed again.
 func (r *record) move(now kernel.Underlay) {
+	now = r.sees(now)
 	if r.Underlay.PublicIP.IsValid() && r.Underlay.PublicIP != now.PublicIP && !r.Former.IsValid() {
 		r.Former = r.Underlay.PublicIP
 	}
 	r.Underlay = now
+}
+
+// sees is the underlay as far as the network has to do with it. Of IPv6 a
+// network without it knows nothing; one that has a lease with it goes on with
+// the address seen last while the interface has none.
+func (r *record) sees(now kernel.Underlay) kernel.Underlay {
+	switch {
+	case !r.Config.EnableIPv6 || r.Docker != nil && !r.IPv6Subnet.IsValid():
+		now.IPv6 = kernel.Place{}
+	case !now.IPv6.Addr.IsValid() && r.IPv6Subnet.IsValid():
+		now.IPv6 = r.Underlay.IPv6
+	}
+	return now
 }
 
 // enter begins a claim or a release: one must not overtake the other.
@@ -115,14 +132,19 @@ func (n *network) view() Network {
 	return Network{
 		Name: n.Name, CIDR: n.Config.Network, Subnet: n.Subnet,
 		Gateway: n.Subnet.Addr().Next(), MTU: n.MTU,
+		IPv6CIDR: n.Config.IPv6Network, IPv6Subnet: n.IPv6Subnet,
 	}
 }
 
 // self is the network as a backend sees it.
 func (n *network) self() Self {
-	s := Self{Config: n.Config, Subnet: n.Subnet, MAC: n.VTEP, Underlay: n.Underlay, MTU: n.MTU, TxSum: n.txSum()}
+	s := Self{
+		Config: n.Config, Subnet: n.Subnet, MAC: n.VTEP, Underlay: n.Underlay, MTU: n.MTU, TxSum: n.txSum(),
+		IPv6: n.Config.EnableIPv6, IPv6Subnet: n.IPv6Subnet, IPv6MAC: n.IPv6VTEP,
+	}
 	if n.Docker != nil {
 		s.Bridge = n.Docker.Name()
+		s.IPv6 = s.IPv6 && n.Docker.IPv6Subnet.IsValid()
 	}
 	return s
 }
@@ -189,10 +211,11 @@ func (o *Overlay) all() []*network {
 	return o.sorted()
 }
 
-// bySubnet finds the network whose lease is subnet; the caller holds mu.
+// bySubnet finds the network whose lease has the subnet, of either family; the
+// caller holds mu.
 func (o *Overlay) bySubnet(subnet netip.Prefix) *network {
 	for _, n := range o.nets {
-		if n.Subnet == subnet && n.used() {
+		if (n.Subnet == subnet || n.IPv6Subnet == subnet) && subnet.IsValid() && n.used() {
 			return n
 		}
 	}

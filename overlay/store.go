@@ -23,7 +23,9 @@ type Store interface {
 	Networks(ctx context.Context) (map[string]Config, error)
 	// Claim makes one subnet this host's and returns its lease. A host that
 	// holds a lease already (same PublicIP) keeps its subnet, with the
-	// claim's data written over the old. Errors: *TakenError, ErrFull.
+	// claim's data written over the old; one without the IPv6 subnet that the
+	// claim asks for, or with one that it does not, is replaced by another,
+	// unless it is a reservation. Errors: *TakenError, ErrFull.
 	Claim(ctx context.Context, network string, claim Claim) (Lease, error)
 	// Keep renews the lease's time to live without changing its key.
 	// ErrLeaseLost when the key is gone or belongs to another host.
@@ -63,13 +65,22 @@ type Claim struct {
 	PublicIP    netip.Addr
 	BackendType string
 	BackendData json.RawMessage
+	// IPv6 asks for an IPv6 subnet beside the IPv4 one, in one lease; the
+	// network must have IPv6 then.
+	IPv6          bool
+	PublicIPv6    netip.Addr
+	BackendV6Data json.RawMessage
 	// Former is the PublicIP that the host had before, zero for none. A lease
 	// that says it, and the claim's BackendData, is this host's own too.
 	Former netip.Addr
 	Prefer netip.Prefix // the host's earlier subnet; zero for none
 	Must   bool         // Prefer or *TakenError
-	// Avoid tells which subnets this host cannot use, with the reason; it
-	// may be nil. A lease that is kept is not asked about, nor is Must's.
+	// PreferIPv6 is the host's earlier IPv6 subnet; zero for none. With
+	// MustIPv6 it is had or *TakenError is returned.
+	PreferIPv6 netip.Prefix
+	MustIPv6   bool
+	// Avoid tells which subnets, of either family, this host cannot use, with
+	// the reason; it may be nil. A lease that is kept is not asked about, nor is Must's.
 	Avoid func(netip.Prefix) error
 	TTL   time.Duration // of the lease, renewed by Keep
 }
@@ -96,6 +107,8 @@ var (
 	ErrNoConfig = errors.New("network has no config")
 	// ErrLeaseLost means that the lease is gone or another host's.
 	ErrLeaseLost = errors.New("lease lost")
+	// ErrNoIPv6 means that IPv6 was asked of a network without it.
+	ErrNoIPv6 = errors.New("network has no IPv6")
 	// ErrFull means that no subnet is free.
 	ErrFull = errors.New("no free subnet")
 )

@@ -163,7 +163,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	p.metrics.traffic = kern.Traffic
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
-		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP},
+		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP, PublicIPv6: s.PublicIPv6},
 		MTU: s.MTU, TTL: s.LeaseTTL, Probe: probe.UDP{}, Release: kernel.Release(), Ports: kern, Passed: p.metrics.passed, Log: log,
 	})
 	if err == nil {

@@ -33,11 +33,12 @@ type Settings struct {
 	Pool         overlay.Pool
 	Iface        string
 	PublicIP     netip.Addr
+	PublicIPv6   netip.Addr
 	MTU          int // bytes; 0 for the largest possible
 	LeaseTTL     time.Duration
 	LogLevel     slog.Level
 	Metrics      string // host:port of /metrics; empty for none
-	configText   [3]string
+	configText   [4]string
 }
 
 // Setting is one setting's name, default and meaning; config.json and the
@@ -67,10 +68,12 @@ var AllSettings = []Setting{
 	{"ETCD_PASSWORD_FILE", "", "file with the etcd user's password and nothing else, as the plugin sees it (/certs/...)", text(func(s *Settings) *string { return &s.PasswordFile })},
 	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
 	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
+	{"IPV6_NETWORK", "", "IPv6 half of that cluster network, such as fd00:5::/48, of which every host has a /64; empty for IPv4 alone", configPart(3)},
 	{"NETWORK_POOL", "base=10.128.0.0/9,size=16", "where networks with a name of their own (--ipam-opt network=NAME) take their CIDR, unless --subnet gives one", readPool},
 	{"BACKEND", "vxlan", "backend of new networks: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
+	{"PUBLIC_IPV6", "", "IPv6 address at which the other hosts reach this one, for networks with IPv6; empty for the interface's", readPublicIPv6},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
 	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
@@ -125,6 +128,15 @@ func (s *Settings) config() ([]byte, error) {
 	config, err := overlay.NewConfig(network, length, backend)
 	if err != nil {
 		return nil, fmt.Errorf("settings NETWORK=%s SUBNET_LEN=%s BACKEND=%s: %w", s.configText[0], s.configText[1], s.configText[2], err)
+	}
+	if text := s.configText[3]; text != "" {
+		six, err := netip.ParsePrefix(text)
+		if err != nil || !six.Addr().Is6() || six.Addr().Is4In6() {
+			return nil, fmt.Errorf("setting IPV6_NETWORK=%s: give an IPv6 network such as fd00:5::/48, or nothing for IPv4 alone", text)
+		}
+		if config, err = overlay.DualStack(config, six); err != nil {
+			return nil, fmt.Errorf("setting IPV6_NETWORK=%s: %w", text, err)
+		}
 	}
 	parsed, err := overlay.ParseConfig(config)
 	if err != nil {
@@ -233,6 +245,18 @@ func readPublicIP(s *Settings, value string) error {
 		return errors.New("give an IPv4 address of this host, such as 10.0.0.1")
 	}
 	s.PublicIP = ip
+	return nil
+}
+
+func readPublicIPv6(s *Settings, value string) error {
+	if value == "" {
+		return nil
+	}
+	ip, err := netip.ParseAddr(value)
+	if err != nil || !ip.Is6() || ip.Is4In6() || ip.Zone() != "" || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() || ip.IsLinkLocalUnicast() {
+		return errors.New("give an IPv6 address of this host that is not link-local, such as fd00:c0::1")
+	}
+	s.PublicIPv6 = ip
 	return nil
 }
 

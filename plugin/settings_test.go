@@ -53,6 +53,7 @@ func TestGoodSettings(t *testing.T) {
 	s, err := read(map[string]string{
 		"ETCD_ENDPOINTS": "https://10.0.0.1:2379, http://[fd00::1]:2379,",
 		"ETCD_PREFIX":    "/net/", "BACKEND": `{"Type":"vxlan","VNI":7}`, "NETWORK": "10.9.3.0/16", "SUBNET_LEN": "26",
+		"IPV6_NETWORK": "fd00:9::1/48", "PUBLIC_IPV6": "fd00:c0::9",
 		"MTU": "1400", "LOG_LEVEL": "debug", "PUBLIC_IP": "10.0.0.9", "IFACE": "eth.*",
 	})
 	if err != nil {
@@ -61,7 +62,7 @@ func TestGoodSettings(t *testing.T) {
 	if len(s.Endpoints) != 2 || s.Endpoints[1] != "http://[fd00::1]:2379" || s.Prefix != "/net" {
 		t.Errorf("%+v", s)
 	}
-	if got, want := string(s.Config), `{"Network":"10.9.0.0/16","SubnetLen":26,"Backend":{"Type":"vxlan","VNI":7}}`; got != want {
+	if got, want := string(s.Config), `{"EnableIPv6":true,"Network":"10.9.0.0/16","IPv6Network":"fd00:9::/48","SubnetLen":26,"Backend":{"Type":"vxlan","VNI":7}}`; got != want {
 		t.Errorf("config %s, want %s", got, want)
 	}
 }
@@ -80,6 +81,10 @@ func TestWrongSettings(t *testing.T) {
 		{"NETWORK", "fd00::/64", "IPv4"},
 		{"SUBNET_LEN", "x", "24"},
 		{"SUBNET_LEN", "31", "SubnetLen"},
+		{"IPV6_NETWORK", "10.5.0.0/16", "fd00:5::/48"},
+		{"IPV6_NETWORK", "fd00:5::/125", "/124 or larger"},
+		{"PUBLIC_IPV6", "10.0.0.1", "fd00:c0::1"},
+		{"PUBLIC_IPV6", "fe80::1", "link-local"},
 		{"BACKEND", "vxlam", "vxlan"},
 		{"BACKEND", `{"Type":`, "JSON"},
 		{"IFACE", "eth[", "regular expression"},

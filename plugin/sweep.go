@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,6 +104,7 @@ func (s *sweeper) round(ctx context.Context, now time.Time) {
 	}
 	held := s.ipam.Addresses()
 	for _, a := range s.overlay.Attachments() {
+		mine := slices.Concat(held[a.Subnet], held[a.IPv6Subnet])
 		known, err := s.ask(ctx, a.ID)
 		if err != nil {
 			s.log.Debug("the engine does not tell what it knows of a network", "network", a.ID, "error", err)
@@ -125,10 +127,10 @@ func (s *sweeper) round(ctx context.Context, now time.Time) {
 		}
 		for _, p := range a.Ports {
 			if !known.endpoints[p.Endpoint] {
-				check("endpoint "+p.Endpoint, func(since time.Time) error { return s.dropPort(ctx, a, p, held[a.Subnet], since) })
+				check("endpoint "+p.Endpoint, func(since time.Time) error { return s.dropPort(ctx, a, p, mine, since) })
 			}
 		}
-		for _, h := range held[a.Subnet] {
+		for _, h := range mine {
 			if h.Owner != "" && !known.addrs[h.Addr] && !a.Holds(h.Addr) {
 				check(fmt.Sprintf("address %s of %s", h.Addr, h.Owner), func(since time.Time) error { return s.dropAddr(a, h, since) })
 			}
@@ -192,8 +194,10 @@ func (s *sweeper) ask(ctx context.Context, id string) (*view, error) {
 	v := &view{endpoints: map[string]bool{}, addrs: map[netip.Addr]bool{}}
 	for _, c := range found.Containers {
 		v.endpoints[c.EndpointID] = true
-		if p, err := netip.ParsePrefix(c.IPv4Address); err == nil {
-			v.addrs[p.Addr()] = true
+		for _, addr := range []string{c.IPv4Address, c.IPv6Address} {
+			if p, err := netip.ParsePrefix(addr); err == nil {
+				v.addrs[p.Addr()] = true
+			}
 		}
 	}
 	return v, nil
@@ -204,8 +208,13 @@ func (s *sweeper) ask(ctx context.Context, id string) (*view, error) {
 func (s *sweeper) drop(ctx context.Context, a overlay.Attachment) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: a.Subnet.String()}); err != nil {
-		return err
+	for _, subnet := range []netip.Prefix{a.IPv6Subnet, a.Subnet} {
+		if !subnet.IsValid() {
+			continue
+		}
+		if err := s.ipam.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: subnet.String()}); err != nil {
+			return err
+		}
 	}
 	if err := s.overlay.Detach(ctx, a.ID); err != nil {
 		return err
@@ -220,16 +229,21 @@ func (s *sweeper) dropPort(ctx context.Context, a overlay.Attachment, p overlay.
 		return err
 	}
 	s.log.Info("an endpoint that the engine has forgotten was removed", "endpoint", p.Endpoint, "address", p.Addr)
+	var errs []error
 	for _, h := range held {
-		if h.Addr == p.Addr {
-			return s.dropAddr(a, h, since)
+		if h.Addr == p.Addr || h.Addr == p.IPv6 {
+			errs = append(errs, s.dropAddr(a, h, since))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *sweeper) dropAddr(a overlay.Attachment, h clerk.Holding, since time.Time) error {
-	freed, err := s.ipam.Reclaim(a.Subnet, h, since)
+	subnet := a.Subnet
+	if h.Addr.Is6() {
+		subnet = a.IPv6Subnet
+	}
+	freed, err := s.ipam.Reclaim(subnet, h, since)
 	if freed {
 		s.log.Info("an address that no container has is free again", "address", h.Addr, "mac", h.Owner)
 	}

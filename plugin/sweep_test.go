@@ -23,7 +23,7 @@ import (
 )
 
 // daemon is an engine that knows some networks and, by id, their endpoints'
-// addresses.
+// addresses: one, or an IPv4 and an IPv6 one with a comma between.
 type daemon struct {
 	networks map[string]map[string]string
 	down     error
@@ -47,7 +47,8 @@ func (d *daemon) NetworkInspect(_ context.Context, id string, _ network.InspectO
 	}
 	found := network.Inspect{ID: id, Containers: map[string]network.EndpointResource{}}
 	for endpoint, addr := range known {
-		found.Containers["c"+endpoint] = network.EndpointResource{EndpointID: endpoint, IPv4Address: addr}
+		four, six, _ := strings.Cut(addr, ",")
+		found.Containers["c"+endpoint] = network.EndpointResource{EndpointID: endpoint, IPv4Address: four, IPv6Address: six}
 	}
 	return found, nil
 }
@@ -104,6 +105,39 @@ func (l *ledger) text() string {
 		}
 	}
 	return text
+}
+
+// Both addresses of a container are known as its own, and go with it.
+func TestSweepIPv6(t *testing.T) {
+	four, six := netip.MustParsePrefix("10.5.7.0/24"), netip.MustParsePrefix("fd00:5:0:7::/64")
+	held := func(addrs ...string) (list []clerk.Holding) {
+		for _, a := range addrs {
+			list = append(list, clerk.Holding{Addr: netip.MustParseAddr(a), Owner: "02:42:00:00:00:02"})
+		}
+		return list
+	}
+	books := &ledger{
+		attached: []overlay.Attachment{{
+			Bridge: overlay.Bridge{ID: "net", Subnet: four, IPv6Subnet: six},
+			Ports: []overlay.Port{
+				{Network: "net", Endpoint: "ep2", Addr: netip.MustParseAddr("10.5.7.2"), IPv6: netip.MustParseAddr("fd00:5:0:7::2")},
+				{Network: "net", Endpoint: "ep3", Addr: netip.MustParseAddr("10.5.7.3"), IPv6: netip.MustParseAddr("fd00:5:0:7::3")},
+			},
+		}},
+		held: map[netip.Prefix][]clerk.Holding{
+			four: held("10.5.7.2", "10.5.7.3", "10.5.7.4"), six: held("fd00:5:0:7::2", "fd00:5:0:7::3", "fd00:5:0:7::4", "fd00:5:0:7::5"),
+		},
+	}
+	// The engine knows ep2, and a container that has no endpoint of ours yet.
+	eng := &daemon{networks: map[string]map[string]string{"net": {"ep2": "10.5.7.2/24,fd00:5:0:7::2/64", "ep4": "10.5.7.4/24,fd00:5:0:7::4/64"}}}
+	s := sweeper{engine: eng, overlay: books, ipam: books, self: "id", log: slog.New(slog.DiscardHandler)}
+	for i := range 2 {
+		s.round(t.Context(), time.Now().Add(time.Duration(i)*sweepEvery))
+	}
+	want := map[netip.Prefix][]clerk.Holding{four: held("10.5.7.2", "10.5.7.4"), six: held("fd00:5:0:7::2", "fd00:5:0:7::4")}
+	if fmt.Sprint(books.held) != fmt.Sprint(want) || len(books.attached[0].Ports) != 1 {
+		t.Errorf("held %v, want %v; ports %v", books.held, want, books.attached[0].Ports)
+	}
 }
 
 func TestSweep(t *testing.T) {

@@ -92,11 +92,11 @@ func inside(t testing.TB, h *netlab.Host, container, role string, args []string)
 
 // echo returns datagrams, and counts what comes over TCP.
 func echo([]string) error {
-	udp, err := net.ListenUDP("udp4", &net.UDPAddr{Port: echoPort})
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{Port: echoPort})
 	if err != nil {
 		return err
 	}
-	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: echoPort})
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{Port: echoPort})
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func echo([]string) error {
 
 // knock returns a connected UDP socket on which the other end has answered.
 func knock(host string) (*net.UDPConn, error) {
-	c, err := net.Dial("udp4", net.JoinHostPort(host, strconv.Itoa(echoPort)))
+	c, err := net.Dial("udp", net.JoinHostPort(host, strconv.Itoa(echoPort)))
 	if err != nil {
 		return nil, err
 	}
@@ -194,11 +194,16 @@ func pmtu(args []string) error {
 	if err != nil {
 		return err
 	}
+	level, discover, mtu, headers := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_MTU, 28
+	if netip.MustParseAddr(args[0]).Is6() {
+		level, discover, mtu, headers = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_MTU, 48
+	}
 	size, path := 0, 0
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
-		if size, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU); err != nil {
+		// The values for both families are the same.
+		failed = unix.SetsockoptInt(int(fd), level, discover, unix.IP_PMTUDISC_DO)
+		if size, err = unix.GetsockoptInt(int(fd), level, mtu); err != nil {
 			failed = errors.Join(failed, err)
 		}
 	})
@@ -208,19 +213,19 @@ func pmtu(args []string) error {
 	// One that is too large is refused, here or by a router's answer; one that
 	// neither comes back nor is refused was lost on the way.
 	for range 5 {
-		err := exchange(c, make([]byte, size-28))
+		err := exchange(c, make([]byte, size-headers))
 		if err == nil || errors.Is(err, unix.EMSGSIZE) {
 			break
 		}
 	}
-	err = raw.Control(func(fd uintptr) { path, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
+	err = raw.Control(func(fd uintptr) { path, failed = unix.GetsockoptInt(int(fd), level, mtu) })
 	fmt.Println(path)
 	return errors.Join(err, failed)
 }
 
 // push sends a megabyte over TCP and checks how much has come.
 func push(args []string) error {
-	c, err := net.DialTimeout("tcp4", net.JoinHostPort(args[0], strconv.Itoa(echoPort)), 5*time.Second)
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(args[0], strconv.Itoa(echoPort)), 5*time.Second)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -17,9 +16,9 @@ import (
 )
 
 // Claim makes one subnet this host's, by compare-and-swap on everything it
-// decided upon, and decides anew as long as another host was faster. On a
-// network with IPv6 it claims no IPv6 subnet, but keeps one that the host's
-// lease has. A lease that is kept gets the claim's time to live.
+// decided upon, and decides anew as long as another host was faster. An IPv6
+// subnet is claimed together with the IPv4 one: both are in one key. A lease
+// that is kept gets the claim's time to live.
 func (s *Store) Claim(ctx context.Context, network string, claim overlay.Claim) (overlay.Lease, error) {
 	k, err := newKeys(s.prefix, network)
 	if err != nil {
@@ -27,6 +26,9 @@ func (s *Store) Claim(ctx context.Context, network string, claim overlay.Claim) 
 	}
 	if !claim.PublicIP.Is4() {
 		return overlay.Lease{}, fmt.Errorf("claim a subnet of %s: PublicIP %s is not an IPv4 address", k, claim.PublicIP)
+	}
+	if v6 := claim.PublicIPv6; v6.IsValid() && (!v6.Is6() || v6.Is4In6()) {
+		return overlay.Lease{}, fmt.Errorf("claim a subnet of %s: PublicIPv6 %s is not an IPv6 address", k, v6)
 	}
 	if claim.TTL <= 0 {
 		return overlay.Lease{}, fmt.Errorf("claim a subnet of %s: TTL %s is not positive", k, claim.TTL)
@@ -123,7 +125,7 @@ func (c *claimer) try(ctx context.Context) (lease overlay.Lease, done bool, err 
 	case d.keep != nil:
 		return c.keep(ctx, *d.keep, sameConfig)
 	default:
-		return c.create(ctx, d.create, sameConfig)
+		return c.create(ctx, d.create, sameConfig, st.revision)
 	}
 }
 
@@ -144,6 +146,9 @@ func (c *claimer) keep(ctx context.Context, h held, sameConfig clientv3.Cmp) (ov
 	l := h.lease
 	l.PublicIP = c.claim.PublicIP
 	l.BackendType, l.BackendData = c.claim.BackendType, c.claim.BackendData
+	if c.claim.IPv6 {
+		l.PublicIPv6, l.BackendV6Data = c.claim.PublicIPv6, c.claim.BackendV6Data
+	}
 	value, err := encodeLease(l)
 	if err != nil {
 		return l, false, err
@@ -194,13 +199,21 @@ func (c *claimer) grant(ctx context.Context) (err error) {
 	return err
 }
 
-// create makes the subnet's key on an etcd lease of its own.
-func (c *claimer) create(ctx context.Context, subnet netip.Prefix, sameConfig clientv3.Cmp) (overlay.Lease, bool, error) {
+// create makes the subnets' key on an etcd lease of its own. Of an IPv6 subnet,
+// which stands at the end of keys, a comparison cannot find out whether another
+// key has it: no key may have been made since the revision that was decided on.
+func (c *claimer) create(ctx context.Context, p pair, sameConfig clientv3.Cmp, revision int64) (overlay.Lease, bool, error) {
 	l := overlay.Lease{
-		Subnet:      subnet,
+		Subnet:      p.subnet,
+		IPv6Subnet:  p.ipv6,
 		PublicIP:    c.claim.PublicIP,
 		BackendType: c.claim.BackendType,
 		BackendData: c.claim.BackendData,
+	}
+	free := c.keys.free(p.subnet)
+	if p.ipv6.IsValid() {
+		l.PublicIPv6, l.BackendV6Data = c.claim.PublicIPv6, c.claim.BackendV6Data
+		free = c.keys.noneSince(revision)
 	}
 	value, err := encodeLease(l)
 	if err != nil {
@@ -209,8 +222,8 @@ func (c *claimer) create(ctx context.Context, subnet netip.Prefix, sameConfig cl
 	if err := c.grant(ctx); err != nil {
 		return l, false, err
 	}
-	key := c.keys.lease(subnet, netip.Prefix{})
-	done, err := c.store.commit(ctx, []clientv3.Cmp{sameConfig, c.keys.free(subnet)},
+	key := c.keys.lease(p.subnet, p.ipv6)
+	done, err := c.store.commit(ctx, []clientv3.Cmp{sameConfig, free},
 		clientv3.OpPut(key, string(value), clientv3.WithLease(c.etcdID)))
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		c.etcdID = clientv3.NoLease

@@ -61,22 +61,29 @@ func overlap(a, b overlay.Lease) bool {
 		a.IPv6Subnet.IsValid() && b.IPv6Subnet.IsValid() && a.IPv6Subnet.Overlaps(b.IPv6Subnet)
 }
 
+// pair is a host's subnets; ipv6 is zero without one.
+type pair struct{ subnet, ipv6 netip.Prefix }
+
 // decision is the next step towards a host's lease; one field is set.
 type decision struct {
-	drop   []held       // delete these first
-	keep   *held        // keep this one
-	create netip.Prefix // create this one
+	drop   []held // delete these first
+	keep   *held  // keep this one
+	create pair   // create this one
 }
 
 // decide says how a host comes to its lease, seeing the network's config and
 // all its subnets at one revision. A host with a lease that fits keeps it. One
 // whose only lease does not fit any more drops it, unless it is a reservation or
-// the claim is for one subnet and no other, which containers use.
+// the claim is for one subnet and no other, which containers use. Then it goes
+// only where its IPv6 subnet alone does not fit.
 // Other leases of the same host are left to expire: they may be those of a
 // second host that has, by mistake, the same PublicIP.
 func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim) (decision, error) {
 	if !cfg.EnableIPv4 {
 		return decision{}, fmt.Errorf("the network's config has EnableIPv4 false: only networks with IPv4 have subnets to claim")
+	}
+	if claim.IPv6 && !cfg.EnableIPv6 {
+		return decision{}, fmt.Errorf("the network's config has no IPv6 any more (EnableIPv6): %w", overlay.ErrNoIPv6)
 	}
 	own, stale := mine(cfg, all, claim)
 	for i, h := range own {
@@ -87,21 +94,44 @@ func decide(ctx context.Context, cfg overlay.Config, all []held, claim overlay.C
 	if !claim.Must && len(own) > 0 {
 		return decision{keep: &own[0]}, nil
 	}
-	if len(stale) > 0 && !claim.Must {
+	if claim.Must {
+		stale = slices.DeleteFunc(stale, func(h held) bool { return h.lease.Subnet != claim.Prefer || cfg.Fits(claim.Prefer) != nil })
+	}
+	if len(stale) > 0 {
 		return decision{drop: stale}, nil
 	}
-	if claim.Must {
-		return must(cfg, all, claim)
+	subnet, err := chooseSubnet(ctx, cfg, all, claim)
+	if err != nil || !claim.IPv6 {
+		return decision{create: pair{subnet: subnet}}, err
 	}
-	if useful(cfg, all, claim) {
-		return decision{create: claim.Prefer}, nil
+	ipv6, err := chooseIPv6(ctx, cfg, all, claim, subnet)
+	return decision{create: pair{subnet, ipv6}}, err
+}
+
+// chooseSubnet is the preferred subnet, or any where that is not to be had.
+func chooseSubnet(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim) (netip.Prefix, error) {
+	if claim.Must {
+		return claim.Prefer, must(cfg, all, claim.Prefer)
+	}
+	if useful(cfg, all, claim, claim.Prefer) {
+		return claim.Prefer, nil
 	}
 	taken := make([]netip.Prefix, len(all))
 	for i, h := range all {
 		taken[i] = h.lease.Subnet
 	}
-	subnet, err := pick(ctx, cfg, taken, claim.Avoid)
-	return decision{create: subnet}, err
+	return pick(ctx, cfg, taken, claim.Avoid)
+}
+
+// chooseIPv6 is the preferred IPv6 subnet, or any where that is not to be had.
+func chooseIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim, subnet netip.Prefix) (netip.Prefix, error) {
+	if claim.MustIPv6 {
+		return claim.PreferIPv6, must(cfg, all, claim.PreferIPv6)
+	}
+	if useful(cfg, all, claim, claim.PreferIPv6) {
+		return claim.PreferIPv6, nil
+	}
+	return pickIPv6(ctx, cfg, all, claim, subnet)
 }
 
 // mine returns the host's leases that can be kept, oldest first, and those that
@@ -110,7 +140,7 @@ func mine(cfg overlay.Config, all []held, claim overlay.Claim) (own, stale []hel
 	for _, h := range all {
 		switch {
 		case h.valueErr != nil || !belongs(h.lease, claim):
-		case fits(cfg, h.lease) != nil:
+		case fits(cfg, h.lease) != nil || !suits(h.lease, claim):
 			if !h.lease.Reserved {
 				stale = append(stale, h)
 			}
@@ -120,6 +150,18 @@ func mine(cfg overlay.Config, all []held, claim overlay.Claim) (own, stale []hel
 	}
 	slices.SortFunc(own, func(a, b held) int { return cmp.Compare(a.created, b.created) })
 	return own, stale
+}
+
+// suits reports whether a lease has an IPv6 subnet where the claim asks for one,
+// and that one where it must. A reservation is as it is.
+func suits(lease overlay.Lease, claim overlay.Claim) bool {
+	if lease.Reserved {
+		return true
+	}
+	if claim.MustIPv6 && lease.IPv6Subnet != claim.PreferIPv6 {
+		return false
+	}
+	return lease.IPv6Subnet.IsValid() == claim.IPv6
 }
 
 // belongs reports whether a lease is the claiming host's: it says its PublicIP,
@@ -144,31 +186,32 @@ func contested(cfg overlay.Config, all []held, h held) bool {
 	})
 }
 
-// must grants the preferred subnet or nothing.
-func must(cfg overlay.Config, all []held, claim overlay.Claim) (decision, error) {
-	if err := cfg.Fits(claim.Prefer); err != nil {
-		return decision{}, err
+// must returns why a subnet of either family cannot be had.
+func must(cfg overlay.Config, all []held, subnet netip.Prefix) error {
+	if err := cfg.Fits(subnet); err != nil {
+		return err
 	}
-	if h := holder(all, claim.Prefer); h != nil {
-		err := &overlay.TakenError{Subnet: claim.Prefer, Owner: h.lease.PublicIP}
-		if h.valueErr != nil {
-			return decision{}, fmt.Errorf("key %s cannot be read (%w): %w", h.key, h.valueErr, err)
-		}
-		return decision{}, err
+	h := holder(all, subnet)
+	if h == nil {
+		return nil
 	}
-	return decision{create: claim.Prefer}, nil
+	err := &overlay.TakenError{Subnet: subnet, Owner: h.lease.PublicIP}
+	if h.valueErr != nil {
+		return fmt.Errorf("key %s cannot be read (%w): %w", h.key, h.valueErr, err)
+	}
+	return err
 }
 
-// useful reports whether the preferred subnet can be created.
-func useful(cfg overlay.Config, all []held, claim overlay.Claim) bool {
-	return claim.Prefer.IsValid() && cfg.Fits(claim.Prefer) == nil && holder(all, claim.Prefer) == nil &&
-		(claim.Avoid == nil || claim.Avoid(claim.Prefer) == nil)
+// useful reports whether a subnet of either family can be created.
+func useful(cfg overlay.Config, all []held, claim overlay.Claim, subnet netip.Prefix) bool {
+	return subnet.IsValid() && cfg.Fits(subnet) == nil && holder(all, subnet) == nil &&
+		(claim.Avoid == nil || claim.Avoid(subnet) == nil)
 }
 
 // holder returns what overlaps a subnet, whatever its value; nil for nothing.
 func holder(all []held, subnet netip.Prefix) *held {
 	for i, h := range all {
-		if h.lease.Subnet.Overlaps(subnet) {
+		if h.lease.Subnet.Overlaps(subnet) || h.lease.IPv6Subnet.Overlaps(subnet) {
 			return &all[i]
 		}
 	}

@@ -53,15 +53,18 @@ func FuzzView(f *testing.F) {
 			}
 		}
 		if s.Configured {
-			claimAmong(t, s.Config, all)
+			claimAmong(t, s.Config, all, claimOf(1))
+			if s.Config.EnableIPv6 {
+				claimAmong(t, s.Config, all, dualOf(1))
+			}
 		}
 	})
 }
 
 // claimAmong lets host 1 claim a subnet.
-func claimAmong(t *testing.T, cfg overlay.Config, all []held) {
+func claimAmong(t *testing.T, cfg overlay.Config, all []held, claim overlay.Claim) {
 	t.Helper()
-	d, err := decide(t.Context(), cfg, all, claimOf(1))
+	d, err := decide(t.Context(), cfg, all, claim)
 	switch {
 	case err != nil:
 		if cfg.EnableIPv4 && !errors.Is(err, overlay.ErrFull) {
@@ -71,9 +74,14 @@ func claimAmong(t *testing.T, cfg overlay.Config, all []held) {
 		if err := fits(cfg, d.keep.lease); err != nil || d.keep.lease.PublicIP != host(1) {
 			t.Errorf("keeps %+v: %v", d.keep, err)
 		}
-	case d.create.IsValid():
-		if err := cfg.Fits(d.create); err != nil || holder(all, d.create) != nil {
-			t.Errorf("creates %s: %v", d.create, err)
+	case d.create.subnet.IsValid():
+		for _, p := range []netip.Prefix{d.create.subnet, d.create.ipv6} {
+			if err := cfg.Fits(p); p.IsValid() && (err != nil || holder(all, p) != nil) {
+				t.Errorf("creates %s: %v", p, err)
+			}
+		}
+		if d.create.ipv6.IsValid() != claim.IPv6 {
+			t.Errorf("creates %+v", d.create)
 		}
 	case len(d.drop) == 0:
 		t.Error("no decision")

@@ -65,6 +65,12 @@ func (k keys) free(subnet netip.Prefix) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(from), "=", 0).WithRange(end)
 }
 
+// noneSince is true in a transaction while no lease's key has been made after
+// the revision.
+func (k keys) noneSince(revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(k.subnets()), "<", revision+1).WithPrefix()
+}
+
 // ipv6Mark stands between the IPv4 and the IPv6 subnet of a key.
 const ipv6Mark = '&'
 

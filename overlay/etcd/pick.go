@@ -53,6 +53,49 @@ func pick(ctx context.Context, cfg overlay.Config, taken []netip.Prefix, avoid f
 		overlay.ErrFull, free, cfg.Network, reason)
 }
 
+// pickIPv6 chooses the IPv6 subnet to go with an IPv4 one: the one with the same
+// number where it is free, since people read them side by side, and else any.
+func pickIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim, subnet netip.Prefix) (netip.Prefix, error) {
+	count := cfg.CountIPv6()
+	var reason error
+	try := func(i int) (netip.Prefix, bool) {
+		p := cfg.IPv6Subnet(i)
+		if holder(all, p) != nil {
+			return p, false
+		}
+		if claim.Avoid != nil {
+			if err := claim.Avoid(p); err != nil {
+				reason = err
+				return p, false
+			}
+		}
+		return p, true
+	}
+	if s, ok := covered(cfg, subnet); ok && s.from < count {
+		if p, ok := try(s.from); ok {
+			return p, nil
+		}
+	}
+	for range min(probes, count) {
+		if p, ok := try(rand.IntN(count)); ok {
+			return p, nil
+		}
+	}
+	for i := range count {
+		if err := ctx.Err(); err != nil {
+			return netip.Prefix{}, err
+		}
+		if p, ok := try(i); ok {
+			return p, nil
+		}
+	}
+	err := fmt.Errorf("%w: all %d of %s are leased; remove the Docker network from a host that can do without it", overlay.ErrFull, count, cfg.IPv6Network)
+	if reason != nil {
+		err = fmt.Errorf("%w that this host can use in %s, for instance: %w", overlay.ErrFull, cfg.IPv6Network, reason)
+	}
+	return netip.Prefix{}, err
+}
+
 // span is a run of subnets by their number in the config, to not included.
 type span struct{ from, to int }
 

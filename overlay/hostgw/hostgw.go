@@ -24,7 +24,13 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 			"PublicIP %s is not the address %s of interface %s, so other hosts cannot route through it; leave the setting PUBLIC_IP out, or use the backend vxlan",
 			u.PublicIP, u.Addr, u.Name)
 	}
-	return overlay.Publication{Type: Type, MTU: self.Underlay.MTU}, nil
+	pub := overlay.Publication{Type: Type, MTU: self.Underlay.MTU, NoIPv6: self.NoIPv6()}
+	if six := self.Underlay.IPv6; six.PublicIP != six.Addr {
+		pub.NoIPv6 = fmt.Errorf(
+			"PublicIPv6 %s is not the address %s of interface %s, so other hosts cannot route through it; leave the setting PUBLIC_IPV6 out, or use the backend vxlan",
+			six.PublicIP, six.Addr, self.Underlay.Name)
+	}
+	return pub, nil
 }
 
 // Distinct returns raw: routes of several networks are in nobody's way.
@@ -32,21 +38,27 @@ func (Backend) Distinct(raw json.RawMessage, _ []json.RawMessage) (json.RawMessa
 	return raw, nil
 }
 
-// Plan returns one route a peer.
+// Plan returns one route a peer and family.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
 	state := kernel.State{Routes: make([]kernel.Route, 0, len(peers))}
-	self.Plain(&state)
 	var junk []overlay.Junk
-	for _, peer := range peers {
-		route, err := self.Direct(peer)
-		if peer.BackendType != Type {
-			err = fmt.Errorf("host %s uses backend %q, this host %q", peer.PublicIP, peer.BackendType, Type)
+	for _, h := range self.Halves() {
+		h.Plain(&state)
+		for _, lease := range peers {
+			peer, both := h.Of(lease)
+			if !both {
+				continue
+			}
+			route, err := h.Direct(peer)
+			if lease.BackendType != Type {
+				err = fmt.Errorf("host %s uses backend %q, this host %q", peer.PublicIP, lease.BackendType, Type)
+			}
+			if err != nil {
+				junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
+				continue
+			}
+			state.Routes = append(state.Routes, route)
 		}
-		if err != nil {
-			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
-			continue
-		}
-		state.Routes = append(state.Routes, route)
 	}
 	return state, junk
 }

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +26,7 @@ func (v *view) judge(events []event, touched map[string]bool) string {
 			}
 			continue
 		case e.link == nil:
-			if e.addr != nil && v.judgeUnderlay(*e.addr) {
+			if e.addr != nil && v.judgeUnderlay(e) {
 				reason = e.String()
 			}
 			entries[e.id()] = e
@@ -64,9 +66,15 @@ func (v *view) judgeConf(c confInfo) bool {
 
 // judgeUnderlay tells whether an address of somebody else's device matters:
 // with an IPv4 address the kernel drops routes without a word, and a new one
-// may be the host's from now on.
-func (v *view) judgeUnderlay(a addrInfo) bool {
-	return a.prefix.Addr().Is4() && v.devs[v.names[a.index]].index != 0
+// may be the host's from now on. Of IPv6 addresses a router tells again and
+// again: they matter where a tunnel ends at one that is gone.
+func (v *view) judgeUnderlay(e event) bool {
+	a := *e.addr
+	if v.devs[v.names[a.index]].index == 0 {
+		return false
+	}
+	ends := func(l haveLink) bool { return l.VXLAN.Local == a.prefix.Addr() }
+	return a.prefix.Addr().Is4() || e.gone && slices.ContainsFunc(slices.Collect(maps.Values(v.links)), ends)
 }
 
 // judgeLink tells whether a link notification belies the view. A container's
@@ -136,8 +144,10 @@ func (v *view) holds(name string) bool {
 
 // ourName tells whether a marked device is one that a State could name.
 func ourName(l linkInfo) bool {
-	prefix := map[string]string{"bridge": BridgePrefix, "vxlan": VXLANPrefix, "tun": TUNPrefix, "veth": VethPrefix}[l.kind]
-	return prefix != "" && strings.HasPrefix(l.name, prefix)
+	prefixes := map[string][]string{
+		"bridge": {BridgePrefix}, "vxlan": {VXLANPrefix, VXLAN6Prefix}, "tun": {TUNPrefix}, "veth": {VethPrefix},
+	}[l.kind]
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(l.name, p) })
 }
 
 // judgeEntry tells whether a notification of anything else belies the view.

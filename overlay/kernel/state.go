@@ -199,6 +199,8 @@ const (
 	VethPeerPrefix = "flp"
 	// VXLANPrefix starts every vxlan device's name, as in flannel.
 	VXLANPrefix = "flannel."
+	// VXLAN6Prefix starts the name of the one that carries IPv6, over IPv6.
+	VXLAN6Prefix = "flannel-v6."
 	// TUNPrefix starts every TUN device's name; flannel's is flannel0.
 	TUNPrefix = "flannel"
 	// RouteProtocol is the protocol number of our routes; rt_protos of

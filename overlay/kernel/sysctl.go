@@ -44,9 +44,19 @@ func (k *Kernel) readSysctl(key string) (string, error) {
 	return fields(string(text)), err
 }
 
+// IPv6Forwarding lets a host route IPv6. A device whose accept_ra is 1 hears no
+// routers then, and the host loses the default route that it has of them; so
+// those that hear them keep doing so, with 2.
+const IPv6Forwarding = "ipv6/conf/all/forwarding"
+
 // writeSysctl sets one value.
 func (k *Kernel) writeSysctl(s Sysctl) error {
 	return k.ns.run(func() error {
+		if s.Key == IPv6Forwarding && s.Value == "1" {
+			if err := k.keepRouters(); err != nil {
+				return err
+			}
+		}
 		err := os.WriteFile(filepath.Join(k.sysNet, s.Key), []byte(s.Value), 0)
 		if errors.Is(err, fs.ErrNotExist) && k.without(s.Key) {
 			return nil
@@ -56,6 +66,32 @@ func (k *Kernel) writeSysctl(s Sysctl) error {
 		}
 		return nil
 	})
+}
+
+// keepRouters has every device that hears routers go on when it forwards.
+func (k *Kernel) keepRouters() error {
+	root := filepath.Join(k.sysNet, "ipv6", "conf")
+	devices, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list devices with IPv6: %w", err)
+	}
+	for _, d := range devices {
+		is := func(setting, value string) bool {
+			now, err := k.readSysctl(filepath.Join("ipv6/conf", d.Name(), setting))
+			return err == nil && now == value
+		}
+		if d.Name() == "all" || d.Name() == "default" || !is("accept_ra", "1") || !is("forwarding", "0") || !is("disable_ipv6", "0") {
+			continue
+		}
+		err := os.WriteFile(filepath.Join(root, d.Name(), "accept_ra"), []byte("2"), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("have %s go on hearing IPv6 routers: %w", d.Name(), err)
+		}
+	}
+	return nil
 }
 
 // without tells whether the key belongs to IPv6 and the kernel has no IPv6.

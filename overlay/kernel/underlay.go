@@ -21,6 +21,8 @@ type UnderlaySpec struct {
 	// PublicIP is the address under which other hosts reach this one. It may
 	// be that of a NAT, and then needs Iface.
 	PublicIP netip.Addr
+	// PublicIPv6 is the same for IPv6; empty means the interface's own.
+	PublicIPv6 netip.Addr
 }
 
 // Underlay is the interface that carries the encapsulated packets.
@@ -31,6 +33,15 @@ type Underlay struct {
 	PublicIP   netip.Addr // as given, or else Addr
 	// Net is the subnet of Addr: hosts in it are on the same layer-2 network.
 	Net netip.Prefix
+	// IPv6 is the interface's place in the IPv6 underlay; zero without one.
+	IPv6 Place
+}
+
+// Place is where an interface is to be found in one address family.
+type Place struct {
+	Addr     netip.Addr // of the interface
+	PublicIP netip.Addr // as given, or else Addr
+	Net      netip.Prefix
 }
 
 // Underlay finds the interface that spec describes. Its errors tell what there
@@ -69,7 +80,8 @@ func chooseUnderlay(spec UnderlaySpec, links []linkInfo, addrs []addrInfo, route
 	if err != nil {
 		return Underlay{}, fmt.Errorf("%w; there are %s", err, inventory(links, of))
 	}
-	chosen := chooseAddr(spec.PublicIP, of[link.index])
+	v6 := spec.PublicIP.IsValid() && spec.PublicIP.Is6()
+	chosen := chooseAddr(v6, spec.PublicIP, of[link.index])
 	addr := chosen.Addr()
 	if !addr.IsValid() {
 		return Underlay{}, fmt.Errorf("interface %s has no address that other hosts could reach; there are %s", link.name, inventory(links, of))
@@ -77,6 +89,12 @@ func chooseUnderlay(spec UnderlaySpec, links []linkInfo, addrs []addrInfo, route
 	found := Underlay{Name: link.name, Index: link.index, MTU: link.mtu, Addr: addr, PublicIP: spec.PublicIP, Net: chosen.Masked()}
 	if !found.PublicIP.IsValid() {
 		found.PublicIP = addr
+	}
+	if six := chooseAddr(true, spec.PublicIPv6, of[link.index]); six.IsValid() && !v6 {
+		found.IPv6 = Place{Addr: six.Addr(), PublicIP: spec.PublicIPv6, Net: six.Masked()}
+		if !spec.PublicIPv6.IsValid() {
+			found.IPv6.PublicIP = six.Addr()
+		}
 	}
 	return found, nil
 }
@@ -139,11 +157,9 @@ func defaultLink(links []linkInfo, routes []routeInfo) (linkInfo, error) {
 	return linkInfo{}, fmt.Errorf("the default route's interface %d has gone", best.index)
 }
 
-// chooseAddr picks an interface's address: public itself if it is there, or
-// else the first of public's family, IPv4 if there is none, preferring what is
-// global, permanent and primary.
-func chooseAddr(public netip.Addr, addrs []addrInfo) netip.Prefix {
-	v6 := public.IsValid() && public.Is6()
+// chooseAddr picks an interface's address of one family: public itself if it is
+// there, or else the first, preferring what is global, permanent and primary.
+func chooseAddr(v6 bool, public netip.Addr, addrs []addrInfo) netip.Prefix {
 	rank := func(a addrInfo) int {
 		n := 0
 		for bit, bad := range []bool{

@@ -80,6 +80,24 @@ func TestChooseUnderlay(t *testing.T) {
 	}
 }
 
+// The IPv6 half is the chosen interface's own, or what is asked for.
+func TestChooseIPv6(t *testing.T) {
+	for _, c := range []struct{ iface, public, six, want string }{
+		{"eth0", "", "", "2001:db8::7 2001:db8::7 2001:db8::/64"},
+		{"eth0", "", "2001:db8:9::1", "2001:db8::7 2001:db8:9::1 2001:db8::/64"},
+		{"eth1", "", "", "invalid IP invalid IP invalid Prefix"},
+		{"eth0", "2001:db8::7", "", "invalid IP invalid IP invalid Prefix"},
+	} {
+		spec := UnderlaySpec{Iface: c.iface}
+		spec.PublicIP, _ = netip.ParseAddr(c.public)
+		spec.PublicIPv6, _ = netip.ParseAddr(c.six)
+		got, err := chooseUnderlay(spec, testLinks, testAddrs, testRoutes)
+		if text := fmt.Sprint(got.IPv6.Addr, " ", got.IPv6.PublicIP, " ", got.IPv6.Net); err != nil || text != c.want {
+			t.Errorf("%+v: got %s, %v", c, text, err)
+		}
+	}
+}
+
 func TestOverlap(t *testing.T) {
 	for p, want := range map[string]string{
 		"10.5.0.0/16":    "",

@@ -95,20 +95,20 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		}
 	}
 	name := p.device()
-	return kernel.State{
-		Sysctls: []kernel.Sysctl{
-			// ICMP errors come out of the device with its own address.
-			{Key: "ipv4/conf/" + name + "/accept_local", Value: "1"},
-			{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"},
-		},
-		Links:    []kernel.Link{{Name: name, MTU: self.Underlay.MTU - Overhead, TUN: true}},
-		Addrs:    []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(self.Subnet.Addr(), self.Subnet.Addr().BitLen())}},
-		Routes:   []kernel.Route{{Dst: self.Config.Network, Link: name}},
-		Forwards: self.Through(name),
+	state := kernel.State{
+		// ICMP errors come out of the device with its own address.
+		Sysctls: append(overlay.IPv6On(name, self.IPv6), kernel.Sysctl{Key: "ipv4/conf/" + name + "/accept_local", Value: "1"}),
+		Links:   []kernel.Link{{Name: name, MTU: self.Underlay.MTU - Overhead, TUN: true}},
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
 		Seals:  self.Seals(p.Port),
-	}, junk
+	}
+	for _, h := range self.Halves() {
+		state.Addrs = append(state.Addrs, kernel.Addr{Link: name, Prefix: netip.PrefixFrom(h.Subnet.Addr(), h.Subnet.Addr().BitLen())})
+		state.Routes = append(state.Routes, kernel.Route{Dst: h.Network, Link: name})
+		state.Forwards = append(state.Forwards, h.Through(name)...)
+	}
+	return state, junk
 }
 
 // fits tells why a peer cannot be reached. Stock flannel's leases of this
@@ -136,13 +136,18 @@ func (Backend) Open(self overlay.Self, log *slog.Logger) (overlay.Tunnel, error)
 	if err != nil {
 		return nil, err
 	}
-	return tunnel{d, self.Subnet, uint16(p.Port)}, nil
+	t := tunnel{Device: d, subnet: self.Subnet, port: uint16(p.Port)}
+	if self.IPv6 {
+		t.ipv6 = self.IPv6Subnet
+	}
+	return t, nil
 }
 
 // tunnel is a Device that knows whose it is.
 type tunnel struct {
 	*Device
 	subnet netip.Prefix
+	ipv6   netip.Prefix // zero without IPv6
 	port   uint16
 }
 
@@ -151,10 +156,10 @@ func (t tunnel) Follow(leases []overlay.Lease) {
 	peers := make([]Peer, 0, len(leases))
 	for _, l := range leases {
 		if fits(l) == nil {
-			peers = append(peers, Peer{Subnet: l.Subnet, Addr: netip.AddrPortFrom(l.PublicIP, t.port)})
+			peers = append(peers, Peer{Subnet: l.Subnet, IPv6: l.IPv6Subnet, Addr: netip.AddrPortFrom(l.PublicIP, t.port)})
 		}
 	}
-	t.Set(NewTable(t.subnet, peers))
+	t.Set(NewDualTable(t.subnet, t.ipv6, peers))
 }
 
 // Traffic is the device's count.

@@ -76,6 +76,41 @@ seal in fl-* udp 8285`
 	}
 }
 
+// TestDualStack: one device carries both families, over IPv4.
+func TestDualStack(t *testing.T) {
+	self := place("")
+	self.IPv6, self.Config.IPv6Network, self.IPv6Subnet = true, netip.MustParsePrefix("fd00:5::/48"), netip.MustParsePrefix("fd00:5:0:7::/64")
+	if pub, err := (Backend{}).Publish(self); err != nil || pub.NoIPv6 != nil || pub.Overhead != 28 {
+		t.Errorf("%+v, %v", pub, err)
+	}
+	state, junk := Backend{}.Plan(self, nil)
+	want := `sysctl ipv4/conf/flannel0/accept_local = 1
+sysctl ipv6/conf/flannel0/accept_dad = 0
+sysctl ipv6/conf/flannel0/accept_ra = 0
+sysctl ipv6/conf/flannel0/disable_ipv6 = 0
+link flannel0 tun mtu 1472
+addr flannel0 10.5.7.0/32
+addr flannel0 fd00:5:0:7::/128
+route 10.5.0.0/16 dev flannel0
+route fd00:5::/48 dev flannel0
+forward in fl-0123456789ab out flannel0 src 10.5.7.0/24 dst 10.5.0.0/16
+forward in fl-0123456789ab out flannel0 src fd00:5:0:7::/64 dst fd00:5::/48
+forward in flannel0 out fl-0123456789ab src 10.5.0.0/16 dst 10.5.7.0/24
+forward in flannel0 out fl-0123456789ab src fd00:5::/48 dst fd00:5:0:7::/64
+seal in br-* out eth0 udp 8285
+seal in docker* out eth0 udp 8285
+seal in fl-* out eth0 udp 8285
+guard in flannel0
+guard out flannel0
+chain input type filter hook input priority -5 policy accept
+seal in br-* udp 8285
+seal in docker* udp 8285
+seal in fl-* udp 8285`
+	if got := strings.TrimSpace(state.String()); got != want || len(junk) != 0 {
+		t.Errorf("plan:\n%s\nwant:\n%s\nskipped %v", got, want, junk)
+	}
+}
+
 // FuzzPlan reads any Backend object: what is published can be planned.
 func FuzzPlan(f *testing.F) {
 	f.Add(`{"Type":"udp","Port":8285}`, "")

@@ -91,6 +91,8 @@ func (e *egress) packet(n int) (int, error) {
 	_, total, r, ok := check(head, n)
 	t := e.d.table.Load()
 	switch {
+	case r == notIPv4 && t != nil && t.six.self.IsValid():
+		return e.six(t, v, head, n)
 	case !ok:
 		e.tal.drop(r)
 		return 1, nil
@@ -111,12 +113,17 @@ func (e *egress) packet(n int) (int, error) {
 		return 1, nil
 	}
 	if v.gso != 0 {
-		return e.bulk(to, t, v, p, total)
+		return e.bulk(to, t, v, p, total, p.df())
 	}
+	e.alone()
+	return 1, e.plain(to, t, v, p, total)
+}
+
+// alone ends guessing after a few packets that were not super-packets.
+func (e *egress) alone() {
 	if e.single++; e.single >= flatAfter {
 		e.guess.flat()
 	}
-	return 1, e.plain(to, t, v, p, total)
 }
 
 // plain forwards one packet.
@@ -142,8 +149,9 @@ func (e *egress) plain(to *peer, t *Table, v vnet, p ipv4, total int) error {
 	return nil
 }
 
-// bulk forwards a super-packet as segments, and returns how many.
-func (e *egress) bulk(to *peer, t *Table, v vnet, p ipv4, total int) (int, error) {
+// bulk forwards a super-packet, of which p is the beginning, as segments, and
+// returns how many. With df they are not fragmented.
+func (e *egress) bulk(to *peer, t *Table, v vnet, p []byte, total int, df bool) (int, error) {
 	s := &e.super
 	if !s.parse(p, total, v) {
 		e.tal.drop(malformed)
@@ -151,7 +159,7 @@ func (e *egress) bulk(to *peer, t *Table, v vnet, p ipv4, total int) (int, error
 	}
 	s.age()
 	large := s.headers+s.size > e.d.opt.MTU
-	if large && p.df() {
+	if large && df {
 		e.tooBig(t, p)
 		return 1, nil
 	}
@@ -243,7 +251,7 @@ func (e *egress) fragments(to *peer, p ipv4) error {
 	return nil
 }
 
-func (e *egress) tooBig(t *Table, p ipv4) {
+func (e *egress) tooBig(t *Table, p []byte) {
 	e.tal.drop(tooBig)
 	e.answer.send(t, p, fault{kind: icmpUnreachable, code: icmpFragNeeded, mtu: e.d.opt.MTU})
 }
@@ -258,8 +266,13 @@ type answerer struct {
 	iov   [2]unix.Iovec
 }
 
-func (a *answerer) send(t *Table, p ipv4, f fault) {
-	n := f.answer(a.b[:], p, t.address())
+func (a *answerer) send(t *Table, p []byte, f fault) {
+	var n int
+	if p[0]>>4 == 6 {
+		n = f.answer6(a.b[:], p, t.six.self.Addr())
+	} else {
+		n = f.answer(a.b[:], p, t.address())
+	}
 	if n == 0 || !a.limit.allow(time.Now()) {
 		return
 	}

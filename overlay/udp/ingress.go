@@ -113,6 +113,8 @@ func (g *ingress) packet(t *Table, host uint64, b []byte) (reason, bool) {
 	switch {
 	case t == nil:
 		return noTable, false
+	case r == notIPv4 && t.six.self.IsValid():
+		return g.six(t, host, b)
 	case !ok:
 		return r, false
 	}
@@ -147,7 +149,10 @@ func (g *ingress) expired(t *Table, from *peer, p ipv4) {
 }
 
 // one writes a packet as it is. The kernel verifies its checksums.
-func (g *ingress) one(p ipv4) {
+func (g *ingress) one(p ipv4) { g.whole(p) }
+
+// whole writes a packet of either family.
+func (g *ingress) whole(p []byte) {
 	g.vnet = [vnetSize]byte{}
 	g.pieces[0], g.pieces[1] = iovec(g.vnet[:]), iovec(p)
 	g.write(2, 1, len(p))

@@ -61,11 +61,16 @@ func (p ipv4) age() {
 // finish completes a checksum that the kernel left to the device: the field at
 // start+offset holds the pseudo header's sum.
 func (p ipv4) finish(start, offset int) bool {
+	return finish(p, start, offset, p.proto() == protoUDP)
+}
+
+// finish is ipv4.finish for either family.
+func finish(p []byte, start, offset int, udp bool) bool {
 	if start < minIP || offset < 0 || start+offset+2 > len(p) {
 		return false
 	}
 	c := ^fold(sum(p[start:]))
-	if c == 0 && p.proto() == protoUDP {
+	if c == 0 && udp {
 		c = 0xffff // zero would mean none (RFC 768)
 	}
 	binary.BigEndian.PutUint16(p[start+offset:], c)

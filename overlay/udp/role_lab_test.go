@@ -57,7 +57,7 @@ func peersOf(args []string) ([]Peer, error) {
 		if err != nil {
 			return nil, err
 		}
-		peers = append(peers, Peer{p, a})
+		peers = append(peers, Peer{Subnet: p, Addr: a})
 	}
 	return peers, nil
 }

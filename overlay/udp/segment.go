@@ -16,8 +16,9 @@ const (
 // segment are written quickly.
 type super struct {
 	template [maxHeader]byte
-	headers  int // bytes, IPv4 and TCP or UDP
+	headers  int // bytes, IP and TCP or UDP
 	ihl      int
+	six      bool
 	size     int // bytes of payload a segment, but the last
 	payload  int // bytes in all
 	proto    byte
@@ -32,12 +33,25 @@ type super struct {
 // holds at least as many bytes as total or maxHeader, whichever is less. It is
 // false for what is no well-formed TCP or UDP super-packet.
 func (s *super) parse(b []byte, total int, v vnet) bool {
-	p := ipv4(b)
-	s.ihl, s.proto, s.size = p.ihl(), p.proto(), v.size
+	tcp := byte(vnetTCP4)
+	if s.six = b[0]>>4 == 6; s.six {
+		// The kernel says where the transport header is: behind others it is
+		// too rare to be worth a way of its own.
+		if len(b) < minIP6 || v.sumStart != minIP6 {
+			return false
+		}
+		tcp, s.ihl, s.proto, s.size = vnetTCP6, minIP6, b[6], v.size
+	} else {
+		p := ipv4(b)
+		s.ihl, s.proto, s.size = p.ihl(), p.proto(), v.size
+		if !p.whole() {
+			return false
+		}
+	}
 	switch {
-	case !p.whole() || s.size == 0:
+	case s.size == 0:
 		return false
-	case v.gso&^vnetECN == vnetTCP4 && s.proto == protoTCP && len(b) >= s.ihl+minTCP:
+	case v.gso&^vnetECN == tcp && s.proto == protoTCP && len(b) >= s.ihl+minTCP:
 		s.headers = s.ihl + int(b[s.ihl+12]>>4)*4
 		if s.headers < s.ihl+minTCP {
 			return false
@@ -59,10 +73,12 @@ func (s *super) parse(b []byte, total int, v vnet) bool {
 // prepare clears what differs between segments and sums the rest.
 func (s *super) prepare() {
 	ip, l4 := s.template[:s.ihl], s.template[s.ihl:s.headers]
-	s.id = binary.BigEndian.Uint16(ip[4:])
-	clear(ip[2:6])
-	clear(ip[10:12])
-	s.ipSum = sum(ip)
+	if !s.six {
+		s.id = binary.BigEndian.Uint16(ip[4:])
+		clear(ip[2:6])
+		clear(ip[10:12])
+		s.ipSum = sum(ip)
+	}
 	if s.proto == protoTCP {
 		s.seq, s.flags = binary.BigEndian.Uint32(l4[4:]), l4[13]
 		clear(l4[4:8])
@@ -71,11 +87,19 @@ func (s *super) prepare() {
 	} else {
 		clear(l4[4:8])
 	}
-	s.sum = pseudo(ip, s.proto, 0) + sum(l4)
+	if s.six {
+		s.sum = pseudo6(ip, s.proto) + sum(l4)
+	} else {
+		s.sum = pseudo(ip, s.proto, 0) + sum(l4)
+	}
 }
 
-// age decrements the TTL, which must not be zero.
+// age decrements the TTL or hop limit, which must not be zero.
 func (s *super) age() {
+	if s.six {
+		s.template[7]--
+		return
+	}
 	s.template[8]--
 	s.ipSum = sum(s.template[:s.ihl])
 }
@@ -93,10 +117,14 @@ func (s *super) payloadOf(i int) (from, to int) {
 func (s *super) write(dst []byte, i int, payload []byte) {
 	copy(dst, s.template[:s.headers])
 	total := s.headers + len(payload)
-	id := s.id + uint16(i)
-	binary.BigEndian.PutUint16(dst[2:], uint16(total))
-	binary.BigEndian.PutUint16(dst[4:], id)
-	binary.BigEndian.PutUint16(dst[10:], ^fold(s.ipSum+uint32(total)+uint32(id)))
+	if s.six {
+		binary.BigEndian.PutUint16(dst[4:], uint16(total-minIP6))
+	} else {
+		id := s.id + uint16(i)
+		binary.BigEndian.PutUint16(dst[2:], uint16(total))
+		binary.BigEndian.PutUint16(dst[4:], id)
+		binary.BigEndian.PutUint16(dst[10:], ^fold(s.ipSum+uint32(total)+uint32(id)))
+	}
 	l4 := dst[s.ihl:]
 	length := total - s.ihl
 	c := s.sum + uint32(length) + sum(payload)

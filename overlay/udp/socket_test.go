@@ -30,7 +30,7 @@ func loopback(t testing.TB) (*socket, *peer, *bell) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(bound.(*unix.SockaddrInet4).Port))
-	table := NewTable(netip.MustParsePrefix("10.5.1.0/24"), []Peer{{netip.MustParsePrefix("10.5.2.0/24"), to}})
+	table := NewTable(netip.MustParsePrefix("10.5.1.0/24"), []Peer{{Subnet: netip.MustParsePrefix("10.5.2.0/24"), Addr: to}})
 	return s, table.find(ip("10.5.2.1")), b
 }
 

@@ -36,8 +36,8 @@ func twoHosts(t testing.TB) (near, far *Device, from, to int) {
 	near.tun, from = fakeTUN(t)
 	far.tun, to = fakeTUN(t)
 	one, two := netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("10.5.2.0/24")
-	near.Set(NewTable(two, []Peer{{one, addrOf(atFar)}}))
-	far.Set(NewTable(one, []Peer{{two, addrOf(atNear)}}))
+	near.Set(NewTable(two, []Peer{{Subnet: one, Addr: addrOf(atFar)}}))
+	far.Set(NewTable(one, []Peer{{Subnet: two, Addr: addrOf(atNear)}}))
 	return near, far, from, to
 }
 

@@ -11,6 +11,7 @@ import (
 // Peer is another host: the subnet it holds, and where its socket is bound.
 type Peer struct {
 	Subnet netip.Prefix
+	IPv6   netip.Prefix // zero without IPv6
 	Addr   netip.AddrPort
 }
 
@@ -19,6 +20,7 @@ type Table struct {
 	self    subnet
 	lengths []length // longest first
 	hosts   map[uint64]struct{}
+	six     sixTable
 }
 
 // subnet is an IPv4 prefix.
@@ -42,7 +44,12 @@ type peer struct {
 // NewTable makes the table of a host that holds the subnet self. Peers that
 // are not IPv4 are left out; of two with one subnet the later one counts.
 func NewTable(self netip.Prefix, peers []Peer) *Table {
-	t := &Table{self: toSubnet(self), hosts: make(map[uint64]struct{}, len(peers))}
+	return NewDualTable(self, netip.Prefix{}, peers)
+}
+
+// NewDualTable is NewTable for a host that holds an IPv6 subnet too.
+func NewDualTable(self, ipv6 netip.Prefix, peers []Peer) *Table {
+	t := &Table{self: toSubnet(self), hosts: make(map[uint64]struct{}, len(peers)), six: sixTable{self: ipv6}}
 	byLength := map[uint32]map[uint32]*peer{}
 	for _, p := range peers {
 		if !p.Subnet.IsValid() || !p.Subnet.Addr().Is4() || !p.Addr.Addr().Is4() {
@@ -52,7 +59,11 @@ func NewTable(self netip.Prefix, peers []Peer) *Table {
 		if byLength[sub.mask] == nil {
 			byLength[sub.mask] = make(map[uint32]*peer, len(peers))
 		}
-		byLength[sub.mask][sub.base] = &peer{subnet: sub, host: hostKey(&name), name: name}
+		to := &peer{subnet: sub, host: hostKey(&name), name: name}
+		byLength[sub.mask][sub.base] = to
+		if ipv6.IsValid() {
+			t.six.add(p.IPv6, to)
+		}
 		t.hosts[hostKey(&name)] = struct{}{}
 	}
 	for mask, peers := range byLength {

@@ -10,12 +10,12 @@ func ip(s string) uint32 { return toSubnet(netip.MustParsePrefix(s + "/32")).bas
 
 func testTable() *Table {
 	return NewTable(netip.MustParsePrefix("10.5.1.0/24"), []Peer{
-		{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddrPort("192.0.2.2:8285")},
-		{netip.MustParsePrefix("10.5.3.0/24"), netip.MustParseAddrPort("192.0.2.3:8285")},
-		{netip.MustParsePrefix("10.6.0.0/15"), netip.MustParseAddrPort("192.0.2.4:8286")},
-		{netip.MustParsePrefix("10.6.9.0/24"), netip.MustParseAddrPort("192.0.2.5:8285")},
-		{netip.MustParsePrefix("fd00::/64"), netip.MustParseAddrPort("192.0.2.6:8285")},
-		{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParseAddrPort("[fd00::1]:8285")},
+		{Subnet: netip.MustParsePrefix("10.5.2.0/24"), Addr: netip.MustParseAddrPort("192.0.2.2:8285")},
+		{Subnet: netip.MustParsePrefix("10.5.3.0/24"), Addr: netip.MustParseAddrPort("192.0.2.3:8285")},
+		{Subnet: netip.MustParsePrefix("10.6.0.0/15"), Addr: netip.MustParseAddrPort("192.0.2.4:8286")},
+		{Subnet: netip.MustParsePrefix("10.6.9.0/24"), Addr: netip.MustParseAddrPort("192.0.2.5:8285")},
+		{Subnet: netip.MustParsePrefix("fd00::/64"), Addr: netip.MustParseAddrPort("192.0.2.6:8285")},
+		{Subnet: netip.MustParsePrefix("10.9.0.0/24"), Addr: netip.MustParseAddrPort("[fd00::1]:8285")},
 		{},
 	})
 }
@@ -62,8 +62,8 @@ func BenchmarkFind(b *testing.B) {
 	var peers []Peer
 	for i := range 5000 {
 		peers = append(peers, Peer{
-			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
-			netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}), DefaultPort),
+			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
+			Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}), DefaultPort),
 		})
 	}
 	t, i := NewTable(netip.MustParsePrefix("10.99.1.0/24"), peers), uint32(0)

@@ -9,6 +9,7 @@ const vnetSize = 10
 const (
 	vnetNeedsSum = 1    // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	vnetTCP4     = 1    // VIRTIO_NET_HDR_GSO_TCPV4
+	vnetTCP6     = 4    // VIRTIO_NET_HDR_GSO_TCPV6
 	vnetUDP      = 5    // VIRTIO_NET_HDR_GSO_UDP_L4
 	vnetECN      = 0x80 // VIRTIO_NET_HDR_GSO_ECN
 )

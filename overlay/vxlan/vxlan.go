@@ -25,6 +25,8 @@ const (
 	// Overhead is what VXLAN adds on an IPv4 underlay, in bytes: outer IPv4
 	// 20, UDP 8, VXLAN 8, inner Ethernet 14.
 	Overhead = 50
+	// IPv6Overhead is what it adds on an IPv6 underlay: the outer header is 40.
+	IPv6Overhead = 70
 
 	maxVNI  = 1<<24 - 1
 	maxPort = 1<<16 - 1
@@ -84,11 +86,32 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	if p.MTU > 0 {
 		mtu = p.MTU
 	}
-	say, err := json.Marshal(data{VNI: p.VNI, VtepMAC: self.MAC})
-	if err != nil {
-		return overlay.Publication{}, fmt.Errorf("write BackendData: %w", err)
+	pub := overlay.Publication{Type: Type, MTU: mtu, NoIPv6: self.NoIPv6()}
+	for _, h := range self.Halves() {
+		if !h.Place.Addr.IsValid() {
+			continue
+		}
+		say, err := json.Marshal(data{VNI: p.VNI, VtepMAC: h.MAC})
+		if err != nil {
+			return pub, fmt.Errorf("write BackendData: %w", err)
+		}
+		pub.Overhead = max(pub.Overhead, overhead(h))
+		if h.Is6() {
+			pub.IPv6Data = say
+		} else {
+			pub.Data = say
+		}
 	}
-	return overlay.Publication{Type: Type, Data: say, Overhead: Overhead, MTU: mtu}, nil
+	return pub, nil
+}
+
+// overhead is what a family's VTEP adds: stock flannel carries IPv4 over IPv4
+// and IPv6 over IPv6.
+func overhead(h overlay.Half) int {
+	if h.Is6() {
+		return IPv6Overhead
+	}
+	return Overhead
 }
 
 // Distinct gives a network a VNI of its own.
@@ -106,27 +129,46 @@ func (Backend) Distinct(raw json.RawMessage, others []json.RawMessage) (json.Raw
 	return overlay.Unlike(raw, "VNI", own.VNI, DefaultVNI+1, maxVNI, taken)
 }
 
-// Plan returns the device and what it needs to know of each peer.
+// Plan returns the devices, one a family, and what they need to know of each
+// peer.
 func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []overlay.Junk) {
 	p, err := parse(self.Config.Backend.Raw)
 	if err != nil {
 		return kernel.State{}, []overlay.Junk{{Key: "config", Reason: err.Error()}}
 	}
+	state := kernel.State{
+		Neighs: make([]kernel.Neigh, 0, len(peers)),
+		FDB:    make([]kernel.FDB, 0, len(peers)),
+		Routes: make([]kernel.Route, 0, len(peers)),
+	}
+	var junk []overlay.Junk
+	for _, h := range self.Halves() {
+		junk = append(junk, planHalf(&state, p, self, h, peers)...)
+	}
+	return state, junk
+}
+
+// planHalf adds one family's device and peers to the state.
+func planHalf(state *kernel.State, p params, self overlay.Self, h overlay.Half, leases []overlay.Lease) []overlay.Junk {
 	name := kernel.VXLANPrefix + strconv.Itoa(p.VNI)
-	state := device(name, p, self)
-	state.Neighs = make([]kernel.Neigh, 0, len(peers))
-	state.FDB = make([]kernel.FDB, 0, len(peers))
-	state.Routes = make([]kernel.Route, 0, len(peers))
+	if h.Is6() {
+		name = kernel.VXLAN6Prefix + strconv.Itoa(p.VNI)
+	}
+	addDevice(state, name, p, self, h)
 	var junk []overlay.Junk
 	direct := false
-	owner := map[kernel.MAC]netip.Addr{self.MAC: self.Underlay.PublicIP}
-	for _, peer := range peers {
-		mac, err := vtep(p, peer, owner)
+	owner := map[kernel.MAC]netip.Addr{h.MAC: h.Place.PublicIP}
+	for _, lease := range leases {
+		peer, both := h.Of(lease)
+		if !both {
+			continue
+		}
+		mac, err := vtep(p, lease.BackendType, peer, owner)
 		if err != nil {
 			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
 			continue
 		}
-		if route, err := self.Direct(peer); err == nil && p.DirectRouting {
+		if route, err := h.Direct(peer); err == nil && p.DirectRouting {
 			state.Routes = append(state.Routes, route)
 			direct = true
 			continue
@@ -140,43 +182,44 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		state.Routes = append(state.Routes, kernel.Route{Dst: peer.Subnet, Via: ip, Link: name, OnLink: true})
 	}
 	if direct {
-		self.Plain(&state)
+		h.Plain(state)
 	}
-	return state, junk
+	return junk
 }
 
-// device is the VTEP itself: it holds the subnet's own address as a /32, so
+// addDevice adds the VTEP itself: it holds the subnet's own address alone, so
 // that the host reaches containers with an address that peers route back.
-func device(name string, p params, self overlay.Self) kernel.State {
+func addDevice(state *kernel.State, name string, p params, self overlay.Self, h overlay.Half) {
 	mtu := self.Underlay.MTU
 	if p.MTU > 0 {
 		mtu = p.MTU
 	}
-	return kernel.State{
-		Sysctls: []kernel.Sysctl{{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "1"}},
-		Links: []kernel.Link{{
-			Name: name, MAC: self.MAC, MTU: mtu - Overhead, TxSum: self.TxSum,
-			VXLAN: kernel.VXLAN{
-				VNI: p.VNI, Port: p.Port, Local: self.Underlay.Addr, Dev: self.Underlay.Name,
-				Learning: p.Learning, GBP: p.GBP,
-			},
-		}},
-		Addrs:    []kernel.Addr{{Link: name, Prefix: netip.PrefixFrom(self.Subnet.Addr(), self.Subnet.Addr().BitLen())}},
-		Forwards: self.Through(name),
-		// Other bridges of the host have no business with the network.
-		Guards: []string{name},
-		Seals:  self.Seals(p.Port),
-	}
+	state.Sysctls = append(state.Sysctls, overlay.IPv6On(name, h.Is6())...)
+	state.Links = append(state.Links, kernel.Link{
+		Name: name, MAC: h.MAC, MTU: mtu - overhead(h), TxSum: self.TxSum,
+		VXLAN: kernel.VXLAN{
+			VNI: p.VNI, Port: p.Port, Local: h.Place.Addr, Dev: self.Underlay.Name,
+			Learning: p.Learning, GBP: p.GBP,
+		},
+	})
+	state.Addrs = append(state.Addrs, kernel.Addr{Link: name, Prefix: netip.PrefixFrom(h.Subnet.Addr(), h.Subnet.Addr().BitLen())})
+	state.Forwards = append(state.Forwards, h.Through(name)...)
+	// Other bridges of the host have no business with the network.
+	state.Guards = append(state.Guards, name)
+	state.Seals = append(state.Seals, self.Seals(p.Port)...)
 }
 
 // vtep reads a peer's VTEP address, or says why the peer cannot be reached.
-func vtep(p params, peer overlay.Lease, owner map[kernel.MAC]netip.Addr) (kernel.MAC, error) {
-	if peer.BackendType != Type {
-		return kernel.MAC{}, fmt.Errorf("host %s uses backend %q, this host %q", peer.PublicIP, peer.BackendType, Type)
+func vtep(p params, backend string, peer overlay.Peer, owner map[kernel.MAC]netip.Addr) (kernel.MAC, error) {
+	if backend != Type {
+		return kernel.MAC{}, fmt.Errorf("host %s uses backend %q, this host %q", peer.PublicIP, backend, Type)
+	}
+	if !peer.PublicIP.IsValid() {
+		return kernel.MAC{}, fmt.Errorf("the lease of %s names no PublicIPv6", peer.Subnet)
 	}
 	d := data{VNI: p.VNI}
-	if err := json.Unmarshal(peer.BackendData, &d); err != nil {
-		return kernel.MAC{}, fmt.Errorf("BackendData %s of host %s: %w", peer.BackendData, peer.PublicIP, err)
+	if err := json.Unmarshal(peer.Data, &d); err != nil {
+		return kernel.MAC{}, fmt.Errorf("BackendData %s of host %s: %w", peer.Data, peer.PublicIP, err)
 	}
 	switch other, dup := owner[d.VtepMAC]; {
 	case d.VNI != p.VNI:

@@ -111,6 +111,90 @@ seal in fl-* udp 8472`
 	}
 }
 
+// dualSelf is self with an IPv6 half.
+func dualSelf(t testing.TB, backend string) overlay.Self {
+	t.Helper()
+	s := self(t, backend)
+	s.IPv6, s.Config.IPv6Network = true, netip.MustParsePrefix("fd00:5::/48")
+	s.IPv6Subnet, s.IPv6MAC = netip.MustParsePrefix("fd00:5:0:2e::/64"), mac(t, "f2:79:d1:59:ac:66")
+	addr := netip.MustParseAddr("fd00:c0::191")
+	s.Underlay.IPv6 = kernel.Place{Addr: addr, PublicIP: addr, Net: netip.MustParsePrefix("fd00:c0::/64")}
+	return s
+}
+
+func dualLease(subnet, six, public, public6, data, data6 string) overlay.Lease {
+	l := lease(subnet, public, Type, data)
+	l.IPv6Subnet, l.BackendV6Data = netip.MustParsePrefix(six), json.RawMessage(data6)
+	l.PublicIPv6, _ = netip.ParseAddr(public6)
+	return l
+}
+
+// TestDualStack: a device a family, each over its own family, as stock flannel's.
+func TestDualStack(t *testing.T) {
+	host := dualSelf(t, `{"Type":"vxlan"}`)
+	pub, err := Backend{}.Publish(host)
+	if err != nil || pub.NoIPv6 != nil || pub.Overhead != 70 || string(pub.Data) != `{"VNI":1,"VtepMAC":"f2:79:d1:59:ac:77"}` ||
+		string(pub.IPv6Data) != `{"VNI":1,"VtepMAC":"f2:79:d1:59:ac:66"}` {
+		t.Errorf("publishes %+v, %v", pub, err)
+	}
+	const four, six = `{"VNI":1,"VtepMAC":"5e:01:02:03:04:05"}`, `{"VNI":1,"VtepMAC":"5e:01:02:03:04:66"}`
+	state, junk := Backend{}.Plan(host, []overlay.Lease{
+		dualLease("10.2.28.0/24", "fd00:5:0:1c::/64", "172.24.152.190", "fd00:c0::190", four, six),
+		lease("10.2.29.0/24", "172.24.152.192", "vxlan", `{"VtepMAC":"5e:01:02:03:04:06"}`),
+	})
+	if len(junk) != 0 {
+		t.Errorf("skipped %v", junk)
+	}
+	want := `sysctl ipv6/conf/flannel-v6.1/accept_dad = 0
+sysctl ipv6/conf/flannel-v6.1/accept_ra = 0
+sysctl ipv6/conf/flannel-v6.1/disable_ipv6 = 0
+sysctl ipv6/conf/flannel.1/disable_ipv6 = 1
+link flannel-v6.1 vxlan id 1 port 8472 local fd00:c0::191 dev eth0 mac f2:79:d1:59:ac:66 mtu 1430
+link flannel.1 vxlan id 1 port 8472 local 172.24.152.191 dev eth0 mac f2:79:d1:59:ac:77 mtu 1450
+addr flannel-v6.1 fd00:5:0:2e::/128
+addr flannel.1 10.2.46.0/32
+neigh flannel-v6.1 fd00:5:0:1c:: 5e:01:02:03:04:66
+neigh flannel.1 10.2.28.0 5e:01:02:03:04:05
+neigh flannel.1 10.2.29.0 5e:01:02:03:04:06
+fdb flannel-v6.1 5e:01:02:03:04:66 dst fd00:c0::190
+fdb flannel.1 5e:01:02:03:04:05 dst 172.24.152.190
+fdb flannel.1 5e:01:02:03:04:06 dst 172.24.152.192
+route 10.2.28.0/24 via 10.2.28.0 dev flannel.1 onlink
+route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink
+route fd00:5:0:1c::/64 via fd00:5:0:1c:: dev flannel-v6.1 onlink
+forward in fl-0123456789ab out flannel-v6.1 src fd00:5:0:2e::/64 dst fd00:5::/48
+forward in fl-0123456789ab out flannel.1 src 10.2.46.0/24 dst 10.2.0.0/16
+forward in flannel-v6.1 out fl-0123456789ab src fd00:5::/48 dst fd00:5:0:2e::/64
+forward in flannel.1 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24
+seal in br-* out eth0 udp 8472
+seal in docker* out eth0 udp 8472
+seal in fl-* out eth0 udp 8472
+guard in flannel-v6.1
+guard in flannel.1
+guard out flannel-v6.1
+guard out flannel.1
+chain input type filter hook input priority -5 policy accept
+seal in br-* udp 8472
+seal in docker* udp 8472
+seal in fl-* udp 8472`
+	if got := strings.TrimSpace(state.String()); got != want {
+		t.Errorf("plan:\n%s\nwant:\n%s", got, want)
+	}
+	host = dualSelf(t, `{"Type":"vxlan","DirectRouting":true}`)
+	state, junk = Backend{}.Plan(host, []overlay.Lease{
+		dualLease("10.2.28.0/24", "fd00:5:0:1c::/64", "172.24.152.190", "fd00:c0::190", four, six),
+		dualLease("10.2.30.0/24", "fd00:5:0:1e::/64", "172.24.152.193", "", four, six),
+		dualLease("10.2.31.0/24", "fd00:5:0:1f::/64", "172.24.152.194", "fd00:c0::194", `{"VNI":1,"VtepMAC":"5e:01:02:03:04:08"}`, `{"VNI":2}`),
+	})
+	if text := state.String(); !strings.Contains(text, "route fd00:5:0:1c::/64 via fd00:c0::190 dev eth0 src fd00:5:0:2e::1\n") ||
+		!strings.Contains(text, "forward in eth0 out fl-0123456789ab src fd00:5::/48 dst fd00:5:0:2e::/64\n") {
+		t.Errorf("plan:\n%s", text)
+	}
+	if len(junk) != 2 || !strings.Contains(junk[0].Reason, "fd00:5:0:1e::/64 names no PublicIPv6") || !strings.Contains(junk[1].Reason, "VNI 2") {
+		t.Errorf("skipped %v", junk)
+	}
+}
+
 // TestTxSum: the device does with checksums as it is told.
 func TestTxSum(t *testing.T) {
 	host := self(t, `{"Type":"vxlan"}`)
@@ -175,7 +259,8 @@ func FuzzVtep(f *testing.F) {
 	f.Add(`{"VNI":-1,"VtepMAC":null}`)
 	f.Add(``)
 	f.Fuzz(func(t *testing.T, data string) {
-		m, err := vtep(params{VNI: 1}, lease("10.2.30.0/24", "172.24.152.193", Type, data), map[kernel.MAC]netip.Addr{})
+		peer := overlay.Peer{Subnet: netip.MustParsePrefix("10.2.30.0/24"), PublicIP: netip.MustParseAddr("172.24.152.193"), Data: json.RawMessage(data)}
+		m, err := vtep(params{VNI: 1}, Type, peer, map[kernel.MAC]netip.Addr{})
 		if err == nil && (m.IsZero() || m[0]&1 != 0) {
 			t.Errorf("%q gives %s", data, m)
 		}

@@ -1,0 +1,248 @@
+//go:build lab
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/docker-flannel/docker-flannel/internal/netlab"
+)
+
+const cidr6 = "fd00:5::/48"
+
+// addIPv6 gives the hosts' interfaces IPv6 addresses for the length of a test.
+func addIPv6(t *testing.T, hosts ...*netlab.Host) []string {
+	t.Helper()
+	addrs := make([]string, len(hosts))
+	for i, h := range hosts {
+		addrs[i] = fmt.Sprintf("fd00:c0::%d", i+1)
+		sh(t, h, "ip addr add "+addrs[i]+"/64 dev eth0 nodad")
+		t.Cleanup(func() {
+			if _, err := h.Exec(context.Background(), "ip", "addr", "del", addrs[i]+"/64", "dev", "eth0"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return addrs
+}
+
+// dual runs a container as start does and returns both its addresses.
+func dual(t *testing.T, h *netlab.Host, name string, args ...string) (four, six string) {
+	t.Helper()
+	four = start(t, h, name, args...)
+	six = docker(t, h, "inspect", "-f", `{{(index .NetworkSettings.Networks "`+network+`").GlobalIPv6Address}}`, name)
+	if !strings.HasPrefix(six, "fd00:5:") {
+		t.Fatalf("%s has IPv6 address %q", name, six)
+	}
+	return four, six
+}
+
+// TestDualStack carries both families between two hosts on one network.
+func TestDualStack(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	for _, c := range []struct{ backend, device, mtu, narrowed string }{
+		{"vxlan", "flannel-v6.1", "1430", "1330"},
+		{"host-gw", "eth0", "1500", "1400"},
+		{"udp", "flannel0", "1472", "1372"},
+	} {
+		t.Run(c.backend, func(t *testing.T) {
+			if c.backend != "udp" { // which carries IPv6 over IPv4
+				addIPv6(t, one, two)
+			}
+			install(t, cluster.hosts, "BACKEND="+c.backend, "IPV6_NETWORK="+cidr6)
+			create(t, cluster.hosts, "--ipv6", "--subnet", cidr, "--subnet", cidr6)
+			here4, here := dual(t, one, "here", "busybox", "sh", "-c", largeServer)
+			there4, there := dual(t, two, "there", "busybox", "sh", "-c", largeServer)
+			contains(t, "route", sh(t, one, "ip route get "+there), "dev "+c.device)
+			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
+			for _, size := range []string{"1", "8972"} {
+				for _, to := range []string{there4, there} {
+					docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", "-s", size, to)
+				}
+				for _, to := range []string{here4, here} {
+					docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", "-s", size, to)
+				}
+			}
+			sh(t, one, "ping -c 1 -w 5 "+there)
+			sh(t, two, "ping -c 1 -w 5 "+here)
+			fetch(t, one, "here", "["+there+"]")
+			fetch(t, two, "there", "["+here+"]")
+			serve(t, one, "here", "echo")
+			serve(t, two, "there", "echo")
+			act(t, one, "here", "sweep", there)
+			if got := act(t, one, "here", "pmtu", there); strings.TrimSpace(got) != c.mtu {
+				t.Errorf("path MTU %s, want %s", got, c.mtu)
+			}
+			narrow(t, one, "here", there, c.narrowed)
+		})
+	}
+}
+
+// TestDualStackLife has a dual-stack network used as people do, killed and
+// healed, and refused where it cannot be.
+func TestDualStackLife(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	for _, h := range cluster.hosts {
+		if left := sixes(t, h); left != "" {
+			t.Fatalf("%s before:\n%s", h.Name(), left)
+		}
+	}
+	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
+	refused := func(h *netlab.Host, says string, args ...string) {
+		t.Helper()
+		err := try(t, h, append([]string{"network", "create", "-d", "flannel", "--ipam-driver", "flannel", "--ipv6"}, args...)...)
+		if err == nil {
+			undo(t, h, "network", "rm", network)
+			t.Errorf("not refused: %s", args)
+			return
+		}
+		t.Log(err)
+		contains(t, "refusal", err.Error(), says)
+	}
+	for _, h := range cluster.hosts {
+		refused(h, "interface eth0 has no IPv6 address", "--subnet", cidr6, network)
+		// Without --ipv6 it is a network of IPv4.
+		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
+		docker(t, h, "network", "rm", network)
+	}
+	for _, key := range leases(t) {
+		t.Errorf("lease %s left", key)
+	}
+	addIPv6(t, one, two)
+	for _, h := range cluster.hosts {
+		refused(h, "--subnet fd00:6::/48", "--subnet", "fd00:6::/48", network)
+		// Only --ip and --ip6 need --subnet.
+		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", "--ipv6", network)
+		contains(t, "network inspect", docker(t, h, "network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", network), "10.5.", "fd00:5:0:")
+		docker(t, h, "network", "rm", network)
+	}
+	create(t, cluster.hosts, "--ipv6", "--subnet", cidr, "--subnet", cidr6)
+	for _, key := range leases(t) {
+		contains(t, "lease", key, "&fd00:5:0:", "::-64")
+	}
+	here4, here := dual(t, one, "here", "busybox", "sleep", "1000")
+	_, there := dual(t, two, "there", "busybox", "sleep", "1000")
+
+	t.Run("ip6", func(t *testing.T) {
+		want := strings.TrimSuffix(here, "::2") + "::77"
+		// Some engines give a restarted container another MAC address, which
+		// its neighbours learn only when they find that the old one is silent.
+		_, got := dual(t, one, "fixed", "--ip6", want, "--mac-address", "02:42:00:00:77:77", "busybox", "sleep", "600")
+		if got != want {
+			t.Errorf("--ip6 %s gives %s", want, got)
+		}
+		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", want)
+		docker(t, one, "restart", "-t", "0", "fixed")
+		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", want)
+		err := try(t, one, "run", "--rm", "--network", network, "--ip6", want, "busybox", "true")
+		if err == nil {
+			t.Errorf("address %s given twice", want)
+		} else {
+			contains(t, "second --ip6", err.Error(), want)
+		}
+		undo(t, one, "container", "prune", "-f")
+	})
+	t.Run("killed", func(t *testing.T) {
+		serve(t, two, "there", "echo")
+		beat := pound(t, one, "here", there)
+		for _, h := range cluster.hosts {
+			killPlugin(t, h)
+		}
+		if p := beat.stop(t); p.lost() > 0 || p.sent < 10 {
+			t.Error(p)
+		}
+		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here4)
+	})
+	t.Run("healed", func(t *testing.T) {
+		expectErrors(t, cluster.hosts, repairs)
+		gateway := strings.TrimSuffix(here, "2") + "1"
+		const bridge = "$(ls /sys/class/net | grep ^fl-)"
+		for _, c := range []struct{ fault, back string }{
+			{"ip link del flannel-v6.1", "ip link show flannel-v6.1 up | grep -q UP"},
+			{"ip -6 route flush proto 117", "ip -6 route show proto 117 | grep -q flannel-v6.1"},
+			{"ip -6 neigh flush dev flannel-v6.1 nud permanent", "ip -6 neigh show dev flannel-v6.1 nud permanent | grep -q PERMANENT"},
+			{"ip addr del " + gateway + "/64 dev " + bridge, "ip addr show dev " + bridge + " | grep -q " + gateway + "/64"},
+			{"nft delete table inet docker-flannel", "nft list table inet docker-flannel | grep -q fd00:5"},
+		} {
+			// It is there before, and gone in between: the fault fails otherwise.
+			sh(t, one, c.back)
+			sh(t, one, c.fault)
+			wait(t, c.fault, func() error {
+				_, err := one.Exec(t.Context(), "sh", "-c", c.back)
+				return err
+			})
+			docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here)
+		}
+	})
+	t.Run("isolated", func(t *testing.T) {
+		// From outside the network nobody gets in: the wire has a route to
+		// the container's subnet, as a router in the way would.
+		sh(t, cluster.lab.Wire(), "ip addr add fd00:c0::254/64 dev br0 nodad; ip route add "+here+" via fd00:c0::1")
+		defer sh(t, cluster.lab.Wire(), "ip addr del fd00:c0::254/64 dev br0")
+		sh(t, cluster.lab.Wire(), "ping -c 1 -W 5 fd00:c0::1")
+		const dropped = `nft list table inet docker-flannel | grep 'guard out fl-' | grep -o 'packets [0-9]*'`
+		before := sh(t, one, dropped)
+		defer func() {
+			if after := sh(t, one, dropped); after == before {
+				t.Errorf("the probe did not come as far as the guard: %s", after)
+			}
+		}()
+		if out, err := cluster.lab.Wire().Exec(t.Context(), "ping", "-c", "2", "-i", "0.2", "-W", "1", here); err == nil {
+			t.Errorf("from outside: %s", out)
+		}
+	})
+}
+
+// TestDualStackGateway has the containers' IPv4 way out lead through the bridge
+// of a dual-stack network: both families cross between the hosts as before.
+func TestDualStackGateway(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	addIPv6(t, one, two)
+	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
+	create(t, cluster.hosts, "--ipv6", "-o", "gateway=flannel")
+	dual(t, one, "here", "busybox", "sleep", "1000")
+	there4, there := dual(t, two, "there", "busybox", "sleep", "1000")
+	for _, to := range []string{there4, there, netlab.Outside} {
+		docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", to)
+	}
+	if routes := docker(t, one, "exec", "here", "ip", "-6", "route"); strings.Contains(routes, "default") {
+		t.Errorf("an IPv6 default route:\n%s", routes)
+	}
+}
+
+// sixes is what a host's kernel has of IPv6 on flannel networks.
+func sixes(t testing.TB, h *netlab.Host) string {
+	t.Helper()
+	return sh(t, h, `ip -o link | grep flannel-v6; ip -o addr | grep fd00:5; ip -6 route show table all | grep -v "^fd00:5:.*metric 0" | grep fd00:5; true`)
+}
+
+// TestDualStackGoes leaves nothing of IPv6 behind, and keeps what the host hears
+// of its routers while it forwards.
+func TestDualStackGoes(t *testing.T) {
+	addIPv6(t, cluster.hosts...)
+	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
+	for _, h := range cluster.hosts {
+		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", "--ipv6", "--subnet", cidr6, network)
+		docker(t, h, "run", "--rm", "--network", network, "busybox", "true")
+		if during := sixes(t, h); !strings.Contains(during, "flannel-v6.1") {
+			t.Errorf("the probe does not see the network on %s:\n%s", h.Name(), during)
+		}
+		for setting, want := range map[string]string{"all/forwarding": "1", "eth0/accept_ra": "2"} {
+			if got := sh(t, h, "cat /proc/sys/net/ipv6/conf/"+setting); got != want {
+				t.Errorf("%s: %s is %s, want %s", h.Name(), setting, got, want)
+			}
+		}
+	}
+	for _, h := range cluster.hosts {
+		docker(t, h, "network", "rm", network)
+		if after := sixes(t, h); after != "" {
+			t.Errorf("%s after:\n%s", h.Name(), after)
+		}
+	}
+	if left := leases(t); len(left) != 0 {
+		t.Errorf("leases left: %v", left)
+	}
+}
