@@ -137,6 +137,7 @@ type parts struct {
 	store    registry
 	link     *link
 	metrics  *metrics
+	foreign  func() (map[int]uint64, error)
 	close    func()
 }
 
@@ -160,7 +161,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 			log.Warn("close", "error", err)
 		}
 	}
-	p.metrics.traffic = kern.Traffic
+	p.metrics.traffic, p.foreign = kern.Traffic, kern.Foreign
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP, PublicIPv6: s.PublicIPv6},

@@ -31,38 +31,31 @@ func (a Admit) setOf(sets []*nftables.Set) *nftables.Set {
 	return sets[0]
 }
 
-// writeDoor makes a door's chain anew, or deletes it with its sets; last deletes
-// the table too.
-func (k *Kernel) writeDoor(d Door, remove, last bool) error {
+// writeDoor makes a door's chain anew, or deletes it with its sets. With the last
+// door the table goes.
+func (k *Kernel) writeDoor(d Door, remove bool) error {
 	conn, err := k.tables.begin()
 	if err != nil {
 		return err
 	}
-	// Adding what may exist makes deleting it safe.
 	table := conn.AddTable(doorTable())
-	c := d.rules()
-	conn.DelChain(addChain(conn, table, c.bare()))
+	if k.view.doors[d] != "" {
+		conn.DelChain(&nftables.Chain{Table: table, Name: d.chain()})
+	}
 	for _, set := range d.sets(table) {
 		if err := conn.AddSet(set, nil); err != nil {
 			return err
 		}
-		if remove {
+		if remove { // safe, since it is there now
 			conn.DelSet(set)
 		}
 	}
 	if !remove {
-		addChain(conn, table, c)
-	}
-	if last {
+		addChain(conn, table, d.rules())
+	} else if len(k.view.doors) == 1 {
 		conn.DelTable(table)
 	}
 	return k.tables.commit()
-}
-
-// bare is the chain without its rules.
-func (c baseChain) bare() baseChain {
-	c.rules = nil
-	return c
 }
 
 // writeAdmits admits, or no longer, all of them or nobody.

@@ -32,8 +32,7 @@ func (r *runner) one(o op) error {
 		}
 		return r.k.forgetStreams(r.k.view.table, after)
 	case Door:
-		gone := o.verb == opDelete
-		return r.k.writeDoor(on, gone, gone && len(r.k.view.doors) == 1)
+		return r.k.writeDoor(on, o.verb == opDelete)
 	case accept:
 		return r.k.writeAccept(on.family, o.verb != opDelete)
 	}

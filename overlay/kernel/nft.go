@@ -109,7 +109,7 @@ func (k *Kernel) writeTable(want table, remove bool) error {
 	return k.tables.commit()
 }
 
-func addChain(conn *nftables.Conn, table *nftables.Table, c baseChain) *nftables.Chain {
+func addChain(conn *nftables.Conn, table *nftables.Table, c baseChain) {
 	policy, hook := nftables.ChainPolicyAccept, nftables.ChainHook(c.hook)
 	chain := conn.AddChain(&nftables.Chain{
 		Name: c.name, Table: table, Type: c.kind,
@@ -121,7 +121,6 @@ func addChain(conn *nftables.Conn, table *nftables.Table, c baseChain) *nftables
 			UserData: userdata.AppendString(nil, userdata.TypeComment, r.String()),
 		})
 	}
-	return chain
 }
 
 // exprs accepts what the Forward describes. The addresses come first: to
