@@ -16,7 +16,7 @@ const module = "github.com/docker-flannel/docker-flannel/"
 // rooms may import, of this project, only what stands behind them. Tests are
 // free to look further.
 var rooms = map[string][]string{
-	".":                  {"internal/tool", "plugin"},
+	".":                  {"internal/doctor", "internal/tool", "plugin"},
 	"plugin":             {"driver", "internal/report", "ipam", "overlay", "overlay/embedded", "overlay/etcd", "overlay/hostgw", "overlay/kernel", "overlay/probe", "overlay/udp", "overlay/vxlan"},
 	"driver":             {"overlay", "overlay/kernel"},
 	"ipam":               {"overlay", "internal/statefile"},
@@ -29,7 +29,8 @@ var rooms = map[string][]string{
 	"overlay/vxlan":      {"overlay", "overlay/kernel"},
 	"overlay/kernel":     {},
 	"internal/report":    {},
-	"internal/tool":      {"internal/report"},
+	"internal/tool":      {"internal/doctor", "internal/report"},
+	"internal/doctor":    {"internal/report", "overlay/kernel", "overlay/probe"},
 	"internal/statefile": {},
 	"internal/logbuf":    {},
 	"internal/recipe":    {},

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/docker-flannel/docker-flannel/internal/doctor"
 	"github.com/docker-flannel/docker-flannel/internal/tool"
 	"github.com/docker-flannel/docker-flannel/plugin"
 )
@@ -29,7 +30,13 @@ func run(ctx context.Context) int {
 	}
 	return tool.Run(ctx, tool.Options{
 		Args: os.Args, Out: os.Stdout, Err: os.Stderr, Colours: colours(os.Stdout), Build: plugin.About(), Now: time.Now,
+		Outside: outside,
 	})
+}
+
+// outside is what the doctor can know of the plugin while that is down.
+func outside(settings func(string) (string, bool), state, certs string) (doctor.Outside, error) {
+	return plugin.NewOutside(plugin.Outer{Lookup: settings, State: state, Certs: certs})
 }
 
 // inPlugin tells whether the engine has started this process in the plugin's own

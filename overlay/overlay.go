@@ -87,6 +87,9 @@ type Overlay struct {
 // AuditInterval is how often the kernel is read anew without being told.
 const AuditInterval = 30 * time.Second
 
+// StateFile holds this host's networks, in Options.Dir.
+const StateFile = "networks.json"
+
 // New loads this host's state; it starts nothing.
 func New(opt Options) (*Overlay, error) {
 	o := &Overlay{
@@ -94,7 +97,7 @@ func New(opt Options) (*Overlay, error) {
 		wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 		holds: map[held]io.Closer{}, contested: map[held]bool{},
 	}
-	o.file = statefile.NewWriter(filepath.Join(opt.Dir, "networks.json"), o.records)
+	o.file = statefile.NewWriter(filepath.Join(opt.Dir, StateFile), o.records)
 	o.seen = statefile.NewWriter(filepath.Join(opt.Dir, "leases.json"), o.leases)
 	if err := o.load(); err != nil {
 		return nil, err

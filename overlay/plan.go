@@ -174,7 +174,7 @@ func planPorts(bridge kernel.Link, r *record, joining map[string]bool) []kernel.
 		out = append(out, kernel.Veth{
 			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
 			MAC: p.MAC, MTU: cmp.Or(p.MTU, bridge.MTU), Create: joining[p.Endpoint],
-			Hairpin: published[p.Endpoint],
+			Hairpin: published[p.Endpoint], Addrs: [2]netip.Addr{p.Addr, p.IPv6},
 		})
 	}
 	return out

@@ -133,8 +133,12 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 	r.DockerID, r.Bridge = n.Docker.ID, n.Docker.Name()
 	r.Device = r.Bridge
 	if backend, err := o.backend(n.Config.Backend.Type); err == nil {
-		if plan, _ := backend.Plan(self, nil); len(plan.Links) > 0 {
+		plan, _ := backend.Plan(self, nil)
+		if len(plan.Links) > 0 {
 			r.Device = plan.Links[0].Name
+		}
+		if len(plan.Seals) > 0 {
+			r.Port = plan.Seals[0].Port
 		}
 		if _, carrier := backend.(Carrier); carrier {
 			traffic := n.carrying.traffic()

@@ -29,6 +29,8 @@ func families() []family {
 
 		{"flannel_leases", "gauge", "Leases of the cluster, as this host saw them last.", network()},
 		{"flannel_peers", "gauge", "Other hosts, by state: reachable by this host's plan, or skipped.", network("state")},
+		{"flannel_peer_rtt_seconds", "gauge", "Round-trip of the last echo that came back from a host through the network; none while none of the last ten does.", network("subnet", "public_ip")},
+		{"flannel_peer_loss_ratio", "gauge", "Part of the last ten echoes to a host that did not come back, from 0 to 1.", network("subnet", "public_ip")},
 		{"flannel_skipped_entries", "gauge", "Entries of etcd that this host cannot use now.", network()},
 		{"flannel_skipped_entries_total", "counter", "Entries of etcd that this host could not use.", network()},
 

@@ -152,6 +152,13 @@ func (s sample) cluster(n report.Network) {
 		if p.Skipped != "" {
 			skipped++
 		}
+		if p.Reach == nil {
+			continue
+		}
+		s.put("flannel_peer_loss_ratio", p.Reach.Loss(), n.Name, p.Subnet.String(), p.PublicIP.String())
+		if p.Reach.RTT > 0 {
+			s.put("flannel_peer_rtt_seconds", p.Reach.RTT.Seconds(), n.Name, p.Subnet.String(), p.PublicIP.String())
+		}
 	}
 	s.put("flannel_leases", float64(n.Leases), n.Name)
 	s.put("flannel_peers", float64(len(n.Peers)-skipped), n.Name, "reachable")

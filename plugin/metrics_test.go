@@ -31,7 +31,7 @@ func eventful() report.Status {
 			Networks: []report.Network{
 				{
 					Backend: "vxlan", Device: "flannel.1", Leases: 3, Skips: 5, Skipped: make([]report.Skipped, 2),
-					Peers: []report.Peer{{}, {Skipped: "warp"}}, Ports: make([]report.Port, 4), Used: &report.Addresses{Used: 4, Free: 249},
+					Peers: []report.Peer{{Reach: &report.Reach{RTT: 2 * time.Millisecond, Sent: 10, Lost: 3}}, {Skipped: "warp"}}, Ports: make([]report.Port, 4), Used: &report.Addresses{Used: 4, Free: 249},
 					Lease: report.Lease{State: report.Held, Since: now, Renewed: now, Renewals: 7, Failures: 1},
 				},
 				{Name: "blue", Backend: "host-gw", Bridge: "fl-1", Device: "fl-1", Lease: report.Lease{State: report.Taken, TakenBy: netip.MustParseAddr("192.0.2.9")}},
@@ -77,6 +77,8 @@ func TestMetrics(t *testing.T) {
 		`flannel_lease_renewals_total{network="",outcome="error"} 1`,
 		`flannel_lease_renewed_timestamp_seconds{network=""} 1.8e+09`,
 		`flannel_leases{network=""} 3`, `flannel_peers{network="",state="skipped"} 1`, `flannel_peers{network="",state="reachable"} 1`,
+		`flannel_peer_rtt_seconds{network="",public_ip="invalid IP",subnet="invalid Prefix"} 0.002`,
+		`flannel_peer_loss_ratio{network="",public_ip="invalid IP",subnet="invalid Prefix"} 0.3`,
 		`flannel_skipped_entries{network=""} 2`, `flannel_skipped_entries_total{network=""} 5`,
 		`flannel_addresses{network="",state="free"} 249`, `flannel_endpoints{network=""} 4`,
 		`flannel_packets_total{backend="vxlan",direction="sent",network=""} 10`,

@@ -34,6 +34,8 @@ type operator struct {
 	status  func() report.Status
 	store   registry // nil where the plugin cannot work
 	overlay tended
+	audit   func(ctx context.Context) ([]report.Difference, error)
+	recent  *ring // of the log
 	why     error // why the plugin cannot work
 	log     *slog.Logger
 }
@@ -66,6 +68,8 @@ func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return o.look(ctx), nil
 		},
 		"GET leases":      o.leases,
+		"GET audit":       func(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) { return o.audit(ctx) },
+		"GET log":         func(context.Context, http.ResponseWriter, *http.Request) (any, error) { return o.recent.all(), nil },
 		"GET networks":    o.networks,
 		"POST networks":   o.create,
 		"DELETE networks": o.remove,
@@ -80,7 +84,7 @@ func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), deadline)
 	defer cancel()
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deadline)) // in tests there may be no connection
-	if o.why != nil && path != "status" {
+	if o.why != nil && path != "status" && path != "log" {
 		refuse(w, http.StatusServiceUnavailable, o.why)
 		return
 	}

@@ -76,28 +76,31 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return err
 	}
 	defer doors.close()
+	recent := &ring{}
+	log = keeping(log, recent)
 	settings, err := ReadSettings(os.LookupEnv)
 	if err != nil {
-		return serveBroken(ctx, doors, settings, log, err)
+		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	level.Set(settings.LogLevel)
 	settings.warn(log)
 	p, err := build(paths, settings, log)
 	if err != nil {
-		return serveBroken(ctx, doors, settings, log, err)
+		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	defer p.close()
 	watch := p.monitor(settings, doors, log)
 	status := func() report.Status { return p.status(watch) }
 	watch.status = status
 	p.metrics.status = status
-	op := &operator{status: status, store: p.store, overlay: p.overlay, log: log}
+	op := &operator{status: status, store: p.store, overlay: p.overlay, audit: p.audit, recent: recent, log: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return doors.serve(ctx, op.beside(measured(routes(p.driver, p.ipam, log), p.metrics.called)))
 	})
 	g.Go(func() error { return p.overlay.Run(ctx) })
 	g.Go(func() error { return p.sweeper.run(ctx) })
+	g.Go(func() error { return p.pulse.run(ctx) })
 	g.Go(func() error { return watch.run(ctx) })
 	if p.embedded != nil {
 		g.Go(func() error { return p.embedded.run(ctx) })
@@ -110,14 +113,14 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 }
 
 // serveBroken answers every call with why.
-func serveBroken(ctx context.Context, doors *doors, s Settings, log *slog.Logger, why error) error {
+func serveBroken(ctx context.Context, doors *doors, s Settings, recent *ring, log *slog.Logger, why error) error {
 	log.Error("the plugin cannot work until this is mended", "error", why)
 	status := brokenStatus(why)
 	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
 	m := newMetrics()
 	m.status = func() report.Status { return status }
 	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, alive: doors.check, log: log}
-	op := &operator{status: m.status, why: why, log: log}
+	op := &operator{status: m.status, recent: recent, why: why, log: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return doors.serve(ctx, op.beside(broken(why))) })
 	g.Go(func() error { return watch.run(ctx) })
@@ -133,11 +136,13 @@ type parts struct {
 	driver   *driver.Clerk
 	ipam     *ipam.Clerk
 	sweeper  *sweeper
+	pulse    *pulse
 	embedded *keeper // nil with an etcd of one's own
 	store    registry
 	link     *link
 	metrics  *metrics
 	foreign  func() (map[int]uint64, error)
+	audit    func(context.Context) ([]report.Difference, error)
 	close    func()
 }
 
@@ -175,6 +180,10 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 		return nil, err
 	}
 	p.driver = driver.New(p.overlay, p.overlay, p.ipam)
+	p.pulse = newPulse(p.overlay.Report, log)
+	p.audit = func(ctx context.Context) ([]report.Difference, error) {
+		return audit(ctx, p.overlay.Wanted, kern.Audit)
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		log.Warn("read this process' mounts", "error", err)
@@ -187,16 +196,11 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (io.Closer, error) {
 	endpoints := s.Endpoints
 	if len(endpoints) == 0 {
-		opt := embedded.Options{
-			Dir: paths.State + "/etcd", Listen: s.Listen, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, Log: log,
-		}
+		opt := embeddedOptions(paths.State, s, log)
 		p.embedded = newKeeper(opt, log)
 		endpoints = []string{embedded.New(opt).Endpoint()}
 	}
-	client, err := etcd.Dial(etcd.Options{
-		Endpoints: endpoints, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile,
-		Username: s.Username, Password: string(s.Password), PasswordFile: s.PasswordFile, DialTimeout: dialTimeout, CallTimeout: callTimeout,
-	})
+	client, err := etcd.Dial(dialOptions(s, endpoints))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
 	}

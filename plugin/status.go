@@ -27,6 +27,7 @@ func (p *parts) monitor(s Settings, d *doors, log *slog.Logger) *monitor {
 // status is everything that this host tells.
 func (p *parts) status(m *monitor) report.Status {
 	s := report.Status{Build: About(), Host: p.overlay.Report(), Store: p.link.report()}
+	p.pulse.tell(&s.Host)
 	usage := p.ipam.Usage()
 	for i, n := range s.Networks {
 		if u, known := usage[n.Subnet]; known {

@@ -41,6 +41,21 @@ func TestCompose(t *testing.T) {
 	contains(t, "the port on the other host", get(t, two, fmt.Sprintf("http://%s:8080/stock", one.Addr())), "42")
 }
 
+// TestComposeNamed: examples/compose/named.yaml, whose network exists already.
+func TestComposeNamed(t *testing.T) {
+	install(t, cluster.hosts)
+	equipCLI(t, cluster.hosts[0])
+	flannel(t, cluster.hosts[0], 0, "network", "create", "till", "--subnet", "10.200.0.0/16")
+	drawers := map[*netlab.Host]string{}
+	for _, h := range cluster.hosts {
+		bringCompose(t, h)
+		sh(t, h, "cd /shop && docker-compose -f named.yaml up -d --quiet-pull 2>&1")
+		drawers[h] = docker(t, h, "inspect", "-f", `{{.NetworkSettings.Networks.named_till.IPAddress}}`, "named-drawer-1")
+		contains(t, "drawer's address", drawers[h], "10.200.")
+	}
+	docker(t, cluster.hosts[0], "exec", "named-drawer-1", "ping", "-c", "1", "-w", "5", drawers[cluster.hosts[1]])
+}
+
 // bringCompose puts the compose tool and the example on a host for the length
 // of a test, and takes away what they made there.
 func bringCompose(t *testing.T, h *netlab.Host) {
@@ -61,7 +76,7 @@ func bringCompose(t *testing.T, h *netlab.Host) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if out, err := h.Exec(ctx, "sh", "-c", "cd /shop && docker-compose --profile shop --profile till down -t 0 2>&1"); err != nil {
+		if out, err := h.Exec(ctx, "sh", "-c", "cd /shop && docker-compose --profile shop --profile till down -t 0 2>&1 && docker-compose -f named.yaml down -t 0 2>&1"); err != nil {
 			t.Error(out, err)
 		}
 	})

@@ -159,6 +159,32 @@ func TestFixedAddress(t *testing.T) {
 	}
 }
 
+// TestRestartedAddress: a container that comes back under its address is found
+// at once by those who have talked to it, although its engine gives it another
+// MAC.
+func TestRestartedAddress(t *testing.T) {
+	install(t, cluster.hosts)
+	create(t, cluster.hosts, "--subnet", cidr)
+	var askers []string
+	for _, h := range cluster.hosts {
+		askers = append(askers, start(t, h, "asker", "busybox", "sleep", "600"))
+	}
+	for i, h := range cluster.hosts {
+		addr := start(t, h, "fixed", "--ip", head(askers[i])+".77", "busybox", "sleep", "600")
+		mac := func() string { return docker(t, h, "exec", "fixed", "cat", "/sys/class/net/eth0/address") }
+		before := mac()
+		ask := func(patience string) {
+			docker(t, cluster.hosts[1-i], "exec", "asker", "ping", "-c", "1", "-w", patience, addr)
+		}
+		ask("5")
+		docker(t, h, "restart", "-t", "0", "fixed")
+		ask("2")
+		if mac() == before {
+			t.Errorf("host %s: the restarted container has its MAC %s again, so nothing was tried", h.Name(), before)
+		}
+	}
+}
+
 func TestFiftyAtOnce(t *testing.T) {
 	install(t, cluster.hosts)
 	create(t, cluster.hosts)

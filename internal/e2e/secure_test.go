@@ -48,6 +48,8 @@ func TestSecureEtcd(t *testing.T) {
 	docker(t, one, "exec", "sa", "ping", "-c", "2", "-i", "0.2", "-w", "5", b)
 	docker(t, two, "exec", "sb", "ping", "-c", "2", "-i", "0.2", "-w", "5", a)
 
+	green(t, cluster.hosts) // the doctor finds the certificates by the plugin's settings
+
 	// A third client: refused without a certificate, and let in with one.
 	ask := []string{"--command-timeout=2s", "--dial-timeout=2s", "get", "--prefix", "--keys-only", prefix + "/subnets/"}
 	mine := fmt.Sprintf("%s/%s", made.Dir, two.Addr())

@@ -88,6 +88,7 @@ type Network struct {
 	DockerID  string `json:",omitempty"` // empty while there is no Docker network
 	Bridge    string `json:",omitempty"`
 	Device    string `json:",omitempty"` // that carries the packets
+	Port      int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
 	Lease     Lease
 	// Blocked says why no packets are carried; backends in this process only.
 	Blocked string    `json:",omitempty"`
@@ -134,7 +135,18 @@ type Peer struct {
 	PublicIP netip.Addr
 	Backend  string
 	Skipped  string `json:",omitempty"` // why the plan has no way to it; empty where it has one
+	Reach    *Reach `json:",omitempty"` // nil until it was asked
 }
+
+// Reach is what became of the last echoes to a host, through the network.
+type Reach struct {
+	RTT        time.Duration // of the last that came back; zero where none of them did
+	Sent, Lost int
+	Heard      time.Time `json:",omitzero"` // when one came back last
+}
+
+// Loss is the part of the echoes that did not come back, from 0 to 1.
+func (r Reach) Loss() float64 { return float64(r.Lost) / float64(max(r.Sent, 1)) }
 
 // Skipped is a key of the store that this host cannot use.
 type Skipped struct {

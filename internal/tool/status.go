@@ -134,10 +134,10 @@ func (p *printer) network(n report.Network, now time.Time, all bool) {
 	rows := [][]cell{cells("PEER", "HOST", "BACKEND", "STATE")}
 	hidden := 0
 	for _, peer := range n.Peers {
-		state := cell{"reachable", green}
+		state := reached(peer.Reach)
 		if peer.Skipped != "" {
 			state = cell{"skipped: " + peer.Skipped, yellow}
-		} else if !all && len(rows) > most {
+		} else if !all && len(rows) > most && state.colour == green {
 			hidden++
 			continue
 		}
@@ -196,4 +196,22 @@ func (p *printer) lease(l report.Lease, now time.Time) string {
 		parts = append(parts, "renewed "+brief(now.Sub(l.Renewed))+" ago")
 	}
 	return strings.Join(append(parts, "kept "+brief(l.TTL)+" without renewal"), ", ")
+}
+
+// reached is what the last echoes to a host say; before the first one, that there
+// is a way to it.
+func reached(r *report.Reach) cell {
+	switch {
+	case r == nil:
+		return cell{"reachable", green}
+	case r.Lost == r.Sent:
+		return cell{fmt.Sprintf("silent: %d echoes lost; see flannel doctor", r.Lost), red}
+	case r.Lost > 0:
+		return cell{fmt.Sprintf("reachable, %s, %.0f%% lost", millis(r.RTT), 100*r.Loss()), yellow}
+	}
+	return cell{"reachable, " + millis(r.RTT), green}
+}
+
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/docker-flannel/docker-flannel/internal/doctor"
 	"github.com/docker-flannel/docker-flannel/internal/report"
 )
 
@@ -35,6 +36,7 @@ type Options struct {
 	Colours  bool // Out is a terminal that takes them
 	Build    report.Build
 	Now      func() time.Time
+	Outside  doctor.Opener // what the doctor knows without the plugin
 }
 
 // tool is one command under way.
@@ -71,6 +73,8 @@ func (t *tool) exit(err error) int {
 		return Fine
 	case errors.Is(err, errWrong):
 		return Wrong // it has been said
+	case errors.Is(err, errSick):
+		return Unreachable // and that
 	}
 	say := func(code int, next string) int {
 		_, _ = fmt.Fprintf(t.Err, "flannel: %v%s\n", err, next)
@@ -102,7 +106,7 @@ func (t *tool) root(plugin bool) *cobra.Command {
 	root.PersistentFlags().StringVar(&t.client.socket, "socket", Socket, "the plugin's socket")
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	root.AddCommand(t.statusCommand(), t.leasesCommand(), t.envCommand(), t.leaveCommand(), t.networkCommand(), t.versionCommand())
+	root.AddCommand(t.statusCommand(), t.leasesCommand(), t.envCommand(), t.leaveCommand(), t.networkCommand(), t.doctorCommand(), t.versionCommand())
 	return root
 }
 

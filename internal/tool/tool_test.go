@@ -255,3 +255,19 @@ func TestBrief(t *testing.T) {
 		}
 	}
 }
+
+func TestReached(t *testing.T) {
+	for _, c := range []struct {
+		reach *report.Reach
+		want  cell
+	}{
+		{nil, cell{"reachable", green}},
+		{&report.Reach{RTT: 210 * time.Microsecond, Sent: 10}, cell{"reachable, 0.21 ms", green}},
+		{&report.Reach{RTT: 12 * time.Millisecond, Sent: 10, Lost: 4}, cell{"reachable, 12.00 ms, 40% lost", yellow}},
+		{&report.Reach{Sent: 3, Lost: 3}, cell{"silent: 3 echoes lost; see flannel doctor", red}},
+	} {
+		if got := reached(c.reach); got != c.want {
+			t.Errorf("%+v: %v, want %v", c.reach, got, c.want)
+		}
+	}
+}

@@ -54,6 +54,9 @@ func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 		"WatchLarge":        testWatchLarge,
 		"Survey":            testSurvey,
 		"Remove":            testRemove,
+		"Examine":           testExamine,
+		"Forget":            testForget,
+		"ForgetDual":        testForgetDual,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, etcd)) })
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -165,7 +166,24 @@ func (r *runner) veth(verb string, v Veth) error {
 	if v.Hairpin {
 		messages = append(messages, setHairpin(v.Name, true))
 	}
-	return firstError(r.k.route.batch(messages))
+	if err := firstError(r.k.route.batch(messages)); err != nil || master == 0 {
+		return err
+	}
+	return r.forget(master, v.Addrs)
+}
+
+// forget removes what the device remembers of who has the addresses.
+func (r *runner) forget(device int, addrs [2]netip.Addr) error {
+	var errs []error
+	for _, a := range addrs {
+		if !a.IsValid() {
+			continue
+		}
+		if err := r.k.route.do(neighMessage(unix.RTM_DELNEIGH, 0, Neigh{IP: a}, device)); err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("forget neighbour %s: %w", a, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (r *runner) setVeth(v Veth, master int) error {

@@ -20,8 +20,18 @@ import (
 // legacyMending tells what to do where a legacy filter table drops forwarded
 // packets without our two rules; empty where nothing is to be done.
 func (k *Kernel) legacyMending() string {
-	chain := userChain
-	err := k.ns.run(func() error {
+	chain, err := k.legacyGap()
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf("%v; run '%s'", err, legacyCommand(chain))
+}
+
+// legacyGap is an error where a legacy filter table drops forwarded packets
+// without our two rules, or cannot be read, and the chain that they belong to.
+func (k *Kernel) legacyGap() (chain string, err error) {
+	chain = userChain
+	err = k.ns.run(func() error {
 		names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
 		if err != nil || !slices.Contains(strings.Fields(string(names)), "filter") {
 			return nil //nolint:nilerr // no such file: legacy xtables are not in use
@@ -39,11 +49,13 @@ func (k *Kernel) legacyMending() string {
 		}
 		return nil
 	})
-	if err == nil {
-		return ""
-	}
-	const insert = "iptables-legacy -I %s -%s fl-+ -j ACCEPT"
-	return fmt.Sprintf("%v; run '"+insert+" && "+insert+"'", err, chain, "i", chain, "o")
+	return chain, err
+}
+
+// legacyCommand adds the two rules.
+func legacyCommand(chain string) string {
+	const insert = "iptables-legacy -I %s -%s " + BridgePrefix + "+ -j ACCEPT"
+	return fmt.Sprintf(insert+" && "+insert, chain, "i", chain, "o")
 }
 
 var errLegacy = errors.New("the host's legacy iptables drops forwarded packets")

@@ -42,6 +42,9 @@ func (k *Kernel) readAddrs() ([]addrInfo, error) {
 // readRoutes lists one family's routes of the main table.
 func (k *Kernel) readRoutes(family byte) ([]routeInfo, error) {
 	found, err := k.route.dump(routeQuery(family))
+	if isGone(err) {
+		return nil, nil // a namespace so new that it has no table
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}

@@ -134,7 +134,11 @@ type Veth struct {
 	// Hairpin has the bridge send back what came from here: br_netfilter bridges
 	// what is led from a container to that very container.
 	Hairpin bool
-	Create  bool
+	// Addrs are the container's addresses. What the bridge remembers of who has
+	// them is forgotten when the pair is made: a restarted container may have
+	// another MAC, and packets to the old one would be lost for ten seconds.
+	Addrs  [2]netip.Addr
+	Create bool
 }
 
 // Addr is an address on one of our links.

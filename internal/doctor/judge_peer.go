@@ -1,0 +1,152 @@
+package doctor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/docker-flannel/docker-flannel/overlay/probe"
+)
+
+// manyPeers is from how many on those that are fine are counted, not listed.
+const manyPeers = 8
+
+// perPeer judges every peer that was asked.
+func (w *World) perPeer(fine string, judge func(p Peer) (Verdict, bool)) []Verdict {
+	if w.Probe != "" {
+		return []Verdict{unknown(w.Probe)}
+	}
+	var out []Verdict
+	for _, p := range w.Peers {
+		if v, judged := judge(p); judged {
+			v.Subject = fmt.Sprintf("%s (%s)", p.PublicIP, p.Subnet)
+			out = append(out, v)
+		}
+	}
+	out = tally(out, manyPeers, func(n int) Verdict { return ok(fmt.Sprintf("%d hosts %s", n, fine)) })
+	if w.Left > 0 {
+		out = append(out, unknown(fmt.Sprintf("%d more hosts were not asked", w.Left)))
+	}
+	return orNone(out, ok("no other host"))
+}
+
+func judgePeers(w *World) []Verdict {
+	return w.perPeer("answer", func(p Peer) (Verdict, bool) {
+		switch {
+		case p.Skipped != "":
+			return Verdict{State: Warn, Found: "left out: " + p.Skipped, Why: "there is no way to its containers"}, true
+		case p.Underlay.Came:
+			return ok("answers in " + rtt(p.Underlay.Took)), true
+		case p.Overlay.Came:
+			return ok("does not answer ICMP, but through the tunnel it does"), true
+		case p.Underlay.Error != "":
+			return Verdict{State: Fail, Found: p.Underlay.Error, Why: "this host has no route to it"}, true
+		}
+		return w.judgeGone(p), true
+	})
+}
+
+// judgeGone tells a host that is gone from one that lives by whether it renews
+// its lease.
+func (w *World) judgeGone(p Peer) Verdict {
+	l, held := w.lease(p.Network, p.Subnet)
+	v := Verdict{State: Fail, Found: "does not answer", Why: "its containers are out of reach"}
+	switch {
+	case !held || l.TTL == 0:
+		v.Why += "; see whether it runs"
+	case l.Stale():
+		v.Found += fmt.Sprintf(", and has not renewed its lease for %s", l.Idle().Round(time.Second))
+		v.Why = "the host is down; if it is gone for good, end its lease"
+		v.Mend = w.forget(p.Network, p.Subnet)
+	default:
+		v.Found += fmt.Sprintf(", yet renewed its lease %s ago", l.Idle().Round(time.Second))
+		v.Why = "it lives: its PublicIP is wrong, or there is no way to it; run flannel doctor there"
+	}
+	return v
+}
+
+// hurts tells whether something on this host explains that no peer answers.
+func (w *World) hurts() string {
+	for _, c := range []struct {
+		name  string
+		judge func(w *World) []Verdict
+	}{
+		{"kernel", one(judgeKernel)}, {"interface", judgeInterface}, {"publicip", judgePublicIP},
+		{"firewall", judgeFirewall}, {"devices", one(judgeDevices)}, {"duplicate", judgeDuplicate},
+	} {
+		if failing(c.judge(w)...) {
+			return c.name
+		}
+	}
+	return ""
+}
+
+func judgeTunnels(w *World) []Verdict {
+	here := w.hurts()
+	return w.perPeer("answer through the tunnel", func(p Peer) (Verdict, bool) {
+		port := uint16(p.Port)
+		v := Verdict{State: Fail, Why: "containers there are out of reach", On: p.PublicIP.String()}
+		switch {
+		case p.Skipped != "" || !p.Underlay.Came && !p.Overlay.Came:
+			return v, false // the check of the peer says why
+		case p.Overlay.Came:
+			return ok(fmt.Sprintf("%s answers in %s", p.Inside, rtt(p.Overlay.Took))), true
+		case here != "":
+			v.Found, v.Why, v.On = "silent", "see the check "+here+" of this host", ""
+		case port == 0:
+			v.Found = "it answers, but not at its bridge"
+			v.Mend = enable
+		case p.Refused:
+			v.Found = fmt.Sprintf("it answers, and refuses UDP port %d: nobody listens there, or a firewall rejects", port)
+			v.Mend = enable + " || " + iptablesTunnel("INPUT", port)
+		default:
+			v.Found = fmt.Sprintf("it answers, but nothing comes through UDP port %d", port)
+			v.Why += "; the same port is needed in both directions, so run flannel doctor there too"
+			v.Mend = iptablesTunnel("INPUT", port)
+		}
+		return v, true
+	})
+}
+
+func judgeMTU(w *World) []Verdict {
+	return w.perPeer("are reached by the largest packets", func(p Peer) (Verdict, bool) {
+		switch {
+		case p.Path == 0:
+			return Verdict{}, false
+		case p.Path >= p.Need:
+			return ok(fmt.Sprintf("%d bytes pass, %d are needed", p.Path, p.Need)), true
+		}
+		return Verdict{
+			State: Fail, Found: fmt.Sprintf("%d bytes pass, %d are needed", p.Path, p.Need), Why: "small packets pass and large ones are lost",
+			Mend: fmt.Sprintf("ip link set %s mtu %d", w.leadsTo(p), p.Path),
+		}, true
+	})
+}
+
+// leadsTo is the interface that leads to a peer.
+func (w *World) leadsTo(p Peer) string {
+	for _, n := range w.Host.Networks {
+		if n.Name == p.Network {
+			return n.Interface
+		}
+	}
+	return w.Host.Interface
+}
+
+func judgeChecksums(w *World) []Verdict {
+	return w.perPeer("get what is left to the devices", func(p Peer) (Verdict, bool) {
+		switch {
+		case p.Backend != "vxlan" || !p.Overlay.Came:
+			return Verdict{}, false
+		case p.Sums == probe.Healthy:
+			return ok("arrives"), true
+		case p.Sums == probe.Undetermined:
+			return unknown("the host answers no datagram to a closed port, which would tell"), true
+		}
+		return Verdict{
+			State: Fail, Found: "arrives only without a checksum", Why: "ping works, TCP and UDP do not: a device below spoils checksums",
+			Mend: "ethtool -K " + p.Device + " tx off",
+		}, true
+	})
+}
+
+func rtt(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)) }

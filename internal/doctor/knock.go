@@ -1,0 +1,152 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-flannel/docker-flannel/internal/report"
+	"github.com/docker-flannel/docker-flannel/overlay/probe"
+)
+
+const (
+	// patience is how long an echo may take, tries how many are sent.
+	patience = 500 * time.Millisecond
+	tries    = 3
+	// atOnce is how many hosts are asked at a time, mostPeers how many of a
+	// network in all, by lot.
+	atOnce    = 32
+	mostPeers = 256
+)
+
+// probe asks the other hosts.
+func (v *visit) probe(ctx context.Context) {
+	w := v.world
+	if w.HostErr != "" {
+		w.Probe = w.HostErr
+		return
+	}
+	for _, n := range w.networks() {
+		peers := n.Peers
+		if len(peers) > mostPeers {
+			w.Left += len(peers) - mostPeers
+			peers = append([]report.Peer{}, peers...)
+			rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+			peers = peers[:mostPeers]
+		}
+		for _, p := range peers {
+			w.Peers = append(w.Peers, Peer{
+				Network: n.Name, PublicIP: p.PublicIP, Subnet: p.Subnet, Backend: n.Backend, Skipped: p.Skipped, Device: n.Device,
+				Need: n.MTU + overhead(n.Backend), Inside: n.Inside(p), Port: n.Port,
+			})
+		}
+	}
+	err := probe.Serve(ctx, false, func(plain *probe.Pinger) error {
+		return probe.Serve(ctx, true, func(whole *probe.Pinger) error {
+			var g errgroup.Group
+			g.SetLimit(atOnce)
+			for i := range w.Peers {
+				g.Go(func() error {
+					v.probePeer(ctx, plain, whole, &w.Peers[i])
+					return nil
+				})
+			}
+			return g.Wait()
+		})
+	})
+	if err != nil {
+		w.Probe = err.Error()
+	}
+}
+
+// probePeer asks one host for everything.
+func (v *visit) probePeer(ctx context.Context, plain, whole *probe.Pinger, p *Peer) {
+	if p.Skipped != "" {
+		return
+	}
+	var g errgroup.Group
+	g.Go(func() error { p.Underlay = echo(ctx, plain, p.PublicIP); return nil })
+	g.Go(func() error { p.Overlay = echo(ctx, plain, p.Inside); return nil })
+	_ = g.Wait() // none of them returns an error
+	if p.Underlay.Came && !p.Overlay.Came && p.Port != 0 {
+		p.Refused = refused(ctx, netip.AddrPortFrom(p.PublicIP, uint16(p.Port)))
+	}
+	if p.Underlay.Came {
+		p.Path = v.path(ctx, whole, *p)
+	}
+	if p.Overlay.Came && p.Backend == "vxlan" {
+		if n := v.network(p.Network); n != nil {
+			// An error leaves it undetermined.
+			p.Sums, _ = probe.UDP{}.Checksums(ctx, n.Subnet.Addr(), p.Inside)
+		}
+	}
+}
+
+func (v *visit) network(name string) *report.Network {
+	for i, n := range v.world.Host.Networks {
+		if n.Name == name {
+			return &v.world.Host.Networks[i]
+		}
+	}
+	return nil
+}
+
+// echo asks until an answer comes.
+func echo(ctx context.Context, p *probe.Pinger, to netip.Addr) (e Echo) {
+	const small = 84 // bytes, as ping's
+	for range tries {
+		took, err := p.Echo(ctx, to, small, patience)
+		switch {
+		case err == nil:
+			return Echo{Came: true, Took: took}
+		case !errors.Is(err, probe.ErrSilent):
+			e.Error = err.Error()
+			return e
+		}
+	}
+	return e
+}
+
+// path is the MTU to a host, as far as this host's interface allows.
+func (v *visit) path(ctx context.Context, whole *probe.Pinger, p Peer) int {
+	i, known := v.world.iface(v.world.leadsTo(p))
+	if !known {
+		return 0
+	}
+	// An answer may take as long as the first did, and then some.
+	wait := min(patience, max(100*time.Millisecond, 8*p.Underlay.Took))
+	mtu, err := probe.PathMTU(i.MTU, func(size int) (bool, error) {
+		return whole.Fits(ctx, p.PublicIP, size, tries, wait)
+	})
+	if err != nil {
+		return 0
+	}
+	return mtu
+}
+
+// refused tells whether a datagram is answered with ICMP port unreachable.
+func refused(ctx context.Context, to netip.AddrPort) bool {
+	c, err := new(net.Dialer).DialContext(ctx, "udp", to.String())
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }() // nothing was kept in it
+	for range tries {
+		if _, err := c.Write([]byte{0}); errors.Is(err, unix.ECONNREFUSED) {
+			return true
+		}
+		if c.SetReadDeadline(time.Now().Add(patience/2)) != nil {
+			return false
+		}
+		if _, err := c.Read(make([]byte, 1)); errors.Is(err, unix.ECONNREFUSED) {
+			return true
+		}
+	}
+	return false
+}

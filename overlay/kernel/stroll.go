@@ -1,0 +1,358 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// outcome is what a chain does with a packet.
+type outcome byte
+
+const (
+	onward outcome = iota // nothing
+	let
+	drop
+)
+
+// maxDepth is how deep chains may call each other, as in the kernel.
+const maxDepth = 16
+
+// stroll is a packet's walk through one base chain.
+type stroll struct {
+	walls  *walls
+	packet Packet
+	hook   uint32
+
+	where string // the rule that dropped it
+	maybe string // the first rule that may have dropped it before it passed
+	doubt bool   // a rule may have let it pass before it was dropped
+}
+
+// chain walks the rules of one chain.
+func (s *stroll) chain(id chainID, depth int) outcome {
+	if depth > maxDepth {
+		return onward
+	}
+	for _, r := range s.walls.rules[id] {
+		m := matching{packet: s.packet, hook: s.hook, links: s.walls.links, regs: map[uint32][]byte{}}
+		fits := m.rule(r)
+		if fits == no || !m.decides {
+			continue
+		}
+		where := fmt.Sprintf("%s handle %d", id.name, r.handle)
+		result := onward
+		switch m.code {
+		case nfAccept:
+			result = let
+		case nfDrop:
+			result = drop
+		case unix.NFT_RETURN:
+			if fits == yes {
+				return onward
+			}
+			s.doubt = true
+		case unix.NFT_JUMP, unix.NFT_GOTO:
+			before := *s
+			result = s.chain(chainID{id.family, id.table, m.target}, depth+1)
+			if fits == maybe && result == drop {
+				where, s.where = s.where, before.where
+			} else if result == drop {
+				where = s.where
+			}
+			if fits == yes && m.code == unix.NFT_GOTO && result == onward {
+				return onward
+			}
+		}
+		switch {
+		case result == onward:
+		case fits == yes:
+			if result == drop {
+				s.where = where
+			}
+			return result
+		case result == let:
+			s.doubt = true
+		case s.maybe == "":
+			s.maybe = where
+		}
+	}
+	return onward
+}
+
+// fit is whether a rule matches a packet.
+type fit byte
+
+const (
+	no fit = iota
+	maybe
+	yes
+)
+
+// matching is a packet's way through one rule's expressions, with what the
+// registers hold; one that is missing holds what is not known.
+type matching struct {
+	packet Packet
+	hook   uint32
+	links  map[string]int
+	regs   map[uint32][]byte
+
+	fits    fit
+	decides bool
+	code    int32  // of the verdict
+	target  string // chain of a jump
+}
+
+func (m *matching) rule(r rawRule) fit {
+	m.fits = yes
+	for _, e := range r.expr {
+		if !m.expression(e) {
+			return no
+		}
+	}
+	return m.fits
+}
+
+// expression is false where the rule does not match.
+func (m *matching) expression(b []byte) bool {
+	var name string
+	field := map[uint16][]byte{}
+	for kind, v := range attributes(b) {
+		switch kind {
+		case unix.NFTA_EXPR_NAME:
+			name = unix.ByteSliceToString(v)
+		case unix.NFTA_EXPR_DATA:
+			for kind, v := range attributes(v) {
+				field[kind] = v
+			}
+		}
+	}
+	switch name {
+	case "counter", "log", "notrack", "last":
+	case "meta":
+		if dreg := field[unix.NFTA_META_DREG]; dreg != nil {
+			m.load(dreg, m.meta(num32be(field[unix.NFTA_META_KEY])))
+		}
+	case "payload":
+		if dreg := field[unix.NFTA_PAYLOAD_DREG]; dreg != nil {
+			m.load(dreg, m.payload(num32be(field[unix.NFTA_PAYLOAD_BASE]), num32be(field[unix.NFTA_PAYLOAD_OFFSET]), num32be(field[unix.NFTA_PAYLOAD_LEN])))
+		}
+	case "ct":
+		m.load(field[unix.NFTA_CT_DREG], ct(num32be(field[unix.NFTA_CT_KEY])))
+	case "bitwise":
+		m.bitwise(field)
+	case "cmp":
+		return m.compare(field)
+	case "range":
+		return m.between(field)
+	case "immediate":
+		m.verdict(field)
+	case "reject":
+		m.decides, m.code = true, nfDrop
+	case "match":
+		return m.xtMatch(unix.ByteSliceToString(field[unix.NFTA_MATCH_NAME]), field[unix.NFTA_MATCH_INFO])
+	case "target":
+		if unix.ByteSliceToString(field[unix.NFTA_TARGET_NAME]) == "REJECT" {
+			m.decides, m.code = true, nfDrop
+		}
+	default:
+		m.fits = maybe
+	}
+	return true
+}
+
+// register gives the number of a register in units of four bytes: 1 to 4 are
+// the old names of registers of 16 bytes.
+func register(v []byte) uint32 {
+	n := num32be(v)
+	if n >= unix.NFT_REG_1 && n <= unix.NFT_REG_4 {
+		return unix.NFT_REG32_00 + 4*(n-unix.NFT_REG_1)
+	}
+	return n
+}
+
+func (m *matching) load(reg, value []byte) {
+	if value == nil {
+		delete(m.regs, register(reg))
+		return
+	}
+	m.regs[register(reg)] = value
+}
+
+// meta is what is known of the packet beside its bytes; nil for nothing.
+func (m *matching) meta(key uint32) []byte {
+	name := func(s string) []byte {
+		if s == "" {
+			return nil
+		}
+		return append([]byte(s), make([]byte, unix.IFNAMSIZ-len(s))...)
+	}
+	index := func(s string) []byte {
+		if i := m.links[s]; i != 0 {
+			return binary.NativeEndian.AppendUint32(nil, uint32(i))
+		}
+		return nil
+	}
+	in, out := m.packet.In, m.packet.Out
+	switch m.hook { // where the other one is not decided yet, or known no more
+	case unix.NF_INET_PRE_ROUTING:
+		out = ""
+	case unix.NF_INET_POST_ROUTING:
+		in = ""
+	}
+	switch key {
+	case unix.NFT_META_IIFNAME:
+		return name(in)
+	case unix.NFT_META_OIFNAME:
+		return name(out)
+	case unix.NFT_META_IIF:
+		return index(in)
+	case unix.NFT_META_OIF:
+		return index(out)
+	case unix.NFT_META_NFPROTO:
+		return []byte{unix.NFPROTO_IPV4}
+	case unix.NFT_META_PROTOCOL:
+		return binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
+	case unix.NFT_META_L4PROTO:
+		return []byte{m.packet.Proto}
+	}
+	return nil
+}
+
+// payload is a field of the packet's headers; nil where it is not known.
+func (m *matching) payload(base, offset, size uint32) []byte {
+	const protocol, source, destination, port = 9, 12, 16, 2 // offsets of RFC 791 and RFC 768
+	part := func(value []byte, start uint32) []byte {
+		from := offset - start
+		if offset < start || from+size > uint32(len(value)) {
+			return nil
+		}
+		return value[from : from+size]
+	}
+	switch {
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && m.packet.Port != 0:
+		return part(binary.BigEndian.AppendUint16(nil, m.packet.Port), port)
+	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
+		return nil
+	case offset == protocol:
+		return part([]byte{m.packet.Proto}, protocol)
+	case offset < destination:
+		return part(m.packet.Src.AsSlice(), source)
+	}
+	return part(m.packet.Dst.AsSlice(), destination)
+}
+
+// ctNew is NF_CT_STATE_BIT(IP_CT_NEW) of the kernel.
+const ctNew = 8
+
+// ct is what is known of the packet's flow: that it begins.
+func ct(key uint32) []byte {
+	if key == unix.NFT_CT_STATE {
+		return binary.NativeEndian.AppendUint32(nil, ctNew)
+	}
+	return nil
+}
+
+func (m *matching) bitwise(field map[uint16][]byte) {
+	from := m.regs[register(field[unix.NFTA_BITWISE_SREG])]
+	mask := inner(field[unix.NFTA_BITWISE_MASK], unix.NFTA_DATA_VALUE)
+	flip := inner(field[unix.NFTA_BITWISE_XOR], unix.NFTA_DATA_VALUE)
+	if from == nil || len(mask) > len(from) || len(mask) == 0 || len(mask) != len(flip) {
+		m.load(field[unix.NFTA_BITWISE_DREG], nil)
+		return
+	}
+	result := make([]byte, len(mask))
+	for i := range mask {
+		result[i] = from[i]&mask[i] ^ flip[i]
+	}
+	m.load(field[unix.NFTA_BITWISE_DREG], result)
+}
+
+// compare is false where a comparison fails; one of what is not known may
+// succeed.
+func (m *matching) compare(field map[uint16][]byte) bool {
+	have := m.regs[register(field[unix.NFTA_CMP_SREG])]
+	want := inner(field[unix.NFTA_CMP_DATA], unix.NFTA_DATA_VALUE)
+	if have == nil || len(want) > len(have) {
+		m.fits = maybe
+		return true
+	}
+	order := bytes.Compare(have[:len(want)], want)
+	switch num32be(field[unix.NFTA_CMP_OP]) {
+	case unix.NFT_CMP_EQ:
+		return order == 0
+	case unix.NFT_CMP_NEQ:
+		return order != 0
+	case unix.NFT_CMP_LT:
+		return order < 0
+	case unix.NFT_CMP_LTE:
+		return order <= 0
+	case unix.NFT_CMP_GT:
+		return order > 0
+	}
+	return order >= 0
+}
+
+// between is false outside a range.
+func (m *matching) between(field map[uint16][]byte) bool {
+	have := m.regs[register(field[unix.NFTA_RANGE_SREG])]
+	from := inner(field[unix.NFTA_RANGE_FROM_DATA], unix.NFTA_DATA_VALUE)
+	to := inner(field[unix.NFTA_RANGE_TO_DATA], unix.NFTA_DATA_VALUE)
+	if have == nil || len(from) > len(have) || len(to) != len(from) {
+		m.fits = maybe
+		return true
+	}
+	inside := bytes.Compare(have[:len(from)], from) >= 0 && bytes.Compare(have[:len(to)], to) <= 0
+	return inside == (num32be(field[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_EQ)
+}
+
+func (m *matching) verdict(field map[uint16][]byte) {
+	if num32be(field[unix.NFTA_IMMEDIATE_DREG]) != unix.NFT_REG_VERDICT {
+		m.load(field[unix.NFTA_IMMEDIATE_DREG], inner(field[unix.NFTA_IMMEDIATE_DATA], unix.NFTA_DATA_VALUE))
+		return
+	}
+	v := inner(field[unix.NFTA_IMMEDIATE_DATA], unix.NFTA_DATA_VERDICT)
+	m.decides, m.code = true, int32(num32be(inner(v, unix.NFTA_VERDICT_CODE)))
+	m.target = unix.ByteSliceToString(inner(v, unix.NFTA_VERDICT_CHAIN))
+}
+
+// xtMatch is one of iptables' own matches: ports, as in struct xt_udp and
+// struct xt_tcp of linux/netfilter, which begin alike, and comments.
+func (m *matching) xtMatch(name string, info []byte) bool {
+	proto := map[string]byte{"udp": unix.IPPROTO_UDP, "tcp": unix.IPPROTO_TCP}[name]
+	switch {
+	case name == "comment":
+		return true
+	case proto == 0 || len(info) < 10:
+		m.fits = maybe
+		return true
+	case proto != m.packet.Proto:
+		return false
+	}
+	inverse := info[8]
+	if name == "tcp" {
+		if len(info) < 12 {
+			m.fits = maybe
+			return true
+		}
+		if info[8] != 0 || info[9] != 0 { // an option, or flags
+			m.fits = maybe
+		}
+		inverse = info[11]
+	}
+	if from, to := num16(info), num16(info[2:]); from != 0 || to != 0xffff {
+		m.fits = maybe // the source port
+	}
+	from, to := num16(info[4:]), num16(info[6:])
+	if from == 0 && to == 0xffff {
+		return true
+	}
+	if m.packet.Port == 0 {
+		m.fits = maybe
+		return true
+	}
+	inside := from <= m.packet.Port && m.packet.Port <= to
+	return inside == (inverse&2 == 0)
+}
