@@ -87,7 +87,9 @@ func (o *Overlay) take(n *network, s Snapshot) bool {
 				l.PublicIP, n.Subnet)
 		}
 	}
+	before := n.peers
 	n.peers = n.remember(s, i >= 0, time.Now())
+	o.tidings(n, before, n.peers)
 	n.tenure.gone = i < 0
 	o.peers = nil
 	nudge(n.mending.news)

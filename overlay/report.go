@@ -117,7 +117,7 @@ func (o *Overlay) Report() report.Host {
 // reportNetwork is one network's part; the caller holds mu.
 func (o *Overlay) reportNetwork(n *network) report.Network {
 	r := report.Network{
-		Name: n.Name, CIDR: n.Config.Network, Backend: n.Config.Backend.Type, Subnet: n.Subnet, MTU: n.portMTU(),
+		Name: n.Name, CIDR: n.Config.Network, IPv6CIDR: n.Config.IPv6Network, Backend: n.Config.Backend.Type, Subnet: n.Subnet, MTU: n.portMTU(),
 		Interface: n.Underlay.Name, PublicIP: n.Underlay.PublicIP, Lease: o.reportLease(n),
 		Leases: len(n.peers), Skipped: n.skipped.list(), Skips: n.skipped.total,
 	}

@@ -25,6 +25,7 @@ func families() []family {
 		{"flannel_lease_conflict", "gauge", "1 while another host has this host's subnet: the alarm.", network()},
 		{"flannel_lease_age_seconds", "gauge", "Time since the subnet was claimed first.", network()},
 		{"flannel_lease_renewed_timestamp_seconds", "gauge", "When the lease was renewed last, in Unix time; 0 before the first time.", network()},
+		{"flannel_lease_ttl_seconds", "gauge", "How long the lease lasts without being renewed.", network()},
 		{"flannel_lease_renewals_total", "counter", "Tries to renew or claim the lease, by outcome: ok or error.", network("outcome")},
 
 		{"flannel_leases", "gauge", "Leases of the cluster, as this host saw them last.", network()},

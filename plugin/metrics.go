@@ -142,6 +142,7 @@ func (s sample) lease(n report.Network, now time.Time) {
 		renewed = float64(l.Renewed.UnixMilli()) / 1000
 	}
 	s.put("flannel_lease_renewed_timestamp_seconds", renewed, n.Name)
+	s.put("flannel_lease_ttl_seconds", l.TTL.Seconds(), n.Name)
 	s.put("flannel_lease_renewals_total", float64(l.Renewals), n.Name, outcome(false))
 	s.put("flannel_lease_renewals_total", float64(l.Failures), n.Name, outcome(true))
 }

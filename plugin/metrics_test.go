@@ -32,7 +32,7 @@ func eventful() report.Status {
 				{
 					Backend: "vxlan", Device: "flannel.1", Leases: 3, Skips: 5, Skipped: make([]report.Skipped, 2),
 					Peers: []report.Peer{{Reach: &report.Reach{RTT: 2 * time.Millisecond, Sent: 10, Lost: 3}}, {Skipped: "warp"}}, Ports: make([]report.Port, 4), Used: &report.Addresses{Used: 4, Free: 249},
-					Lease: report.Lease{State: report.Held, Since: now, Renewed: now, Renewals: 7, Failures: 1},
+					Lease: report.Lease{State: report.Held, Since: now, Renewed: now, Renewals: 7, Failures: 1, TTL: time.Minute},
 				},
 				{Name: "blue", Backend: "host-gw", Bridge: "fl-1", Device: "fl-1", Lease: report.Lease{State: report.Taken, TakenBy: netip.MustParseAddr("192.0.2.9")}},
 				{Name: "red", Backend: "udp", Device: "flannel0", Tunnel: &report.Traffic{SentPackets: 1, Drops: map[string]uint64{"no-route": 2}}},
@@ -75,7 +75,7 @@ func TestMetrics(t *testing.T) {
 		`flannel_lease_held{network=""} 1`, `flannel_lease_held{network="blue"} 0`,
 		`flannel_lease_conflict{network=""} 0`, `flannel_lease_conflict{network="blue"} 1`,
 		`flannel_lease_renewals_total{network="",outcome="error"} 1`,
-		`flannel_lease_renewed_timestamp_seconds{network=""} 1.8e+09`,
+		`flannel_lease_renewed_timestamp_seconds{network=""} 1.8e+09`, `flannel_lease_ttl_seconds{network=""} 60`,
 		`flannel_leases{network=""} 3`, `flannel_peers{network="",state="skipped"} 1`, `flannel_peers{network="",state="reachable"} 1`,
 		`flannel_peer_rtt_seconds{network="",public_ip="invalid IP",subnet="invalid Prefix"} 0.002`,
 		`flannel_peer_loss_ratio{network="",public_ip="invalid IP",subnet="invalid Prefix"} 0.3`,

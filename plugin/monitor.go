@@ -14,15 +14,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/docker-flannel/docker-flannel/internal/page"
 	"github.com/docker-flannel/docker-flannel/internal/report"
 )
 
-// monitor serves the setting METRICS_LISTEN: the numbers, and whether the plugin
-// lives and is ready.
+// monitor serves the setting METRICS_LISTEN: the status page, the numbers, and
+// whether the plugin lives and is ready.
 type monitor struct {
 	addr    string // empty for none
 	metrics *metrics
 	status  func() report.Status
+	recent  *ring // of the log
 	// alive tells what of the process does not work although it runs.
 	alive func(ctx context.Context) error
 	log   *slog.Logger
@@ -93,6 +95,9 @@ func (m *monitor) serve(ctx context.Context) error {
 
 func (m *monitor) handler() http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/", page.Handler(func() page.View {
+		return page.View{Now: time.Now(), Status: m.status(), Events: page.Events(m.recent.all())}
+	}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.metrics.registry(), promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", m.health)
 	mux.HandleFunc("GET /readyz", m.ready)

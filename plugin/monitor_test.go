@@ -40,9 +40,10 @@ func TestMonitor(t *testing.T) {
 	var dead error
 	m := &monitor{
 		addr: other.Addr().String(), metrics: newMetrics(), log: quietLog(),
-		status: func() report.Status { return status }, alive: func(context.Context) error { return dead },
+		status: func() report.Status { return status }, recent: &ring{}, alive: func(context.Context) error { return dead },
 	}
 	m.metrics.status = m.status
+	keeping(m.log, m.recent).Warn("a cable was pulled")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- m.run(ctx) }()
@@ -62,7 +63,8 @@ func TestMonitor(t *testing.T) {
 		says   string
 	}{
 		{"/metrics", 200, "flannel_ready 1"}, {"/healthz", 200, "ok\n"}, {"/readyz", 200, "ok\nnote: etcd is away\n"},
-		{"/", 404, ""}, {"/flannel/v1/status", 404, ""},
+		{"/", 200, "<!doctype html>"}, {"/status.json", 200, `"Text":"etcd is away"`}, {"/status.json", 200, `"Text":"a cable was pulled"`},
+		{"/index.html", 404, ""}, {"/flannel/v1/status", 404, ""},
 	} {
 		if got, text := browse(t, "http://"+m.addr+c.path); got != c.status || !strings.Contains(text, c.says) {
 			t.Errorf("%s: %d %s, want %d with %q", c.path, got, text, c.status, c.says)

@@ -33,6 +33,7 @@ type tended interface {
 type operator struct {
 	status  func() report.Status
 	store   registry // nil where the plugin cannot work
+	shared  retirer  // nil without SYNC_NETWORKS
 	overlay tended
 	audit   func(ctx context.Context) ([]report.Difference, error)
 	recent  *ring // of the log
@@ -118,8 +119,14 @@ func (o *operator) look(ctx context.Context) report.Status {
 
 func (o *operator) networks(ctx context.Context, _ http.ResponseWriter, _ *http.Request) (any, error) {
 	all, err := o.store.Survey(ctx)
+	if err != nil {
+		return nil, err
+	}
 	o.mark(all)
-	return append([]report.Cluster{}, all...), err
+	if err := o.shares(ctx, all); err != nil {
+		return nil, err
+	}
+	return append([]report.Cluster{}, all...), nil
 }
 
 // leases lists those of the network in the query, or of all.
@@ -167,19 +174,26 @@ func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Re
 	if !r.URL.Query().Has("network") {
 		return nil, refusal{http.StatusBadRequest, errors.New("no network is named: say which in the query, as ?network=NAME")}
 	}
-	name := r.URL.Query().Get("network")
+	name, err := o.meant(ctx, r.URL.Query().Get("network"))
+	if err != nil {
+		return nil, err
+	}
 	c, err := o.store.Leases(ctx, name)
 	if err != nil {
 		return nil, unknown(name, err)
 	}
+	docker, err := o.retire(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	if err := o.store.Remove(ctx, name); err != nil {
 		if len(c.Leases)+len(c.Odd) > 0 {
-			err = refusal{http.StatusConflict, err}
+			err = refusal{http.StatusConflict, o.unfinished(ctx, name, err)}
 		}
 		return nil, unknown(name, err)
 	}
 	o.log.Info("network removed by the operator", "network", report.Title(name), "cidr", c.CIDR)
-	return none{}, nil
+	return report.Removed{Network: name, Docker: docker}, nil
 }
 
 // createRequest is the body of a call to create a network.

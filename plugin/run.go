@@ -89,11 +89,14 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 		return serveBroken(ctx, doors, settings, recent, log, err)
 	}
 	defer p.close()
-	watch := p.monitor(settings, doors, log)
+	watch := p.monitor(settings, doors, recent, log)
 	status := func() report.Status { return p.status(watch) }
 	watch.status = status
 	p.metrics.status = status
 	op := &operator{status: status, store: p.store, overlay: p.overlay, audit: p.audit, recent: recent, log: log}
+	if p.syncer != nil {
+		op.shared = p.shared
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return doors.serve(ctx, op.beside(measured(routes(p.driver, p.ipam, log), p.metrics.called)))
@@ -104,6 +107,9 @@ func Run(ctx context.Context, paths Paths, log *slog.Logger, level *slog.LevelVa
 	g.Go(func() error { return watch.run(ctx) })
 	if p.embedded != nil {
 		g.Go(func() error { return p.embedded.run(ctx) })
+	}
+	if p.syncer != nil {
+		g.Go(func() error { return p.syncer.run(ctx) })
 	}
 	log.Info("serving", "sockets", doors.paths())
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -119,7 +125,7 @@ func serveBroken(ctx context.Context, doors *doors, s Settings, recent *ring, lo
 	why = fmt.Errorf("%w (mend it with: docker plugin disable -f docker-flannel; docker plugin set docker-flannel NAME=VALUE; docker plugin enable docker-flannel)", why)
 	m := newMetrics()
 	m.status = func() report.Status { return status }
-	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, alive: doors.check, log: log}
+	watch := &monitor{addr: s.Metrics, metrics: m, status: m.status, recent: recent, alive: doors.check, log: log}
 	op := &operator{status: m.status, recent: recent, why: why, log: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return doors.serve(ctx, op.beside(broken(why))) })
@@ -136,9 +142,11 @@ type parts struct {
 	driver   *driver.Clerk
 	ipam     *ipam.Clerk
 	sweeper  *sweeper
+	syncer   *syncer // nil without SYNC_NETWORKS
 	pulse    *pulse
 	embedded *keeper // nil with an etcd of one's own
 	store    registry
+	shared   dockerStore
 	link     *link
 	metrics  *metrics
 	foreign  func() (map[int]uint64, error)
@@ -188,7 +196,15 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 	if err != nil {
 		log.Warn("read this process' mounts", "error", err)
 	}
-	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, self: pluginID(string(mounts), paths.State), log: log}
+	self := pluginID(string(mounts), paths.State)
+	p.sweeper = &sweeper{engine: engine, overlay: p.overlay, ipam: p.ipam, self: self, log: log}
+	if s.Sync {
+		if p.syncer, err = newSyncer(paths.State+"/synced.json", log); err != nil {
+			p.close()
+			return nil, err
+		}
+		p.syncer.engine, p.syncer.shared, p.syncer.host, p.syncer.ttl = dockerd{engine, self}, p.shared, p.overlay.Report, s.LeaseTTL
+	}
 	return p, nil
 }
 
@@ -205,9 +221,10 @@ func (p *parts) openStore(paths Paths, s Settings, log *slog.Logger) (io.Closer,
 		return nil, fmt.Errorf("prepare the connection to etcd: %w", err)
 	}
 	p.link = newLink(endpoints, p.embedded)
-	p.store = etcd.New(client, s.Prefix, etcd.WithLogger(log), etcd.WithHealth(p.link.saw))
+	store := etcd.New(client, s.Prefix, etcd.WithLogger(log), etcd.WithHealth(p.link.saw))
+	p.store, p.shared = store, store
 	if p.embedded != nil {
-		p.store = gated{p.store, p.embedded}
+		p.store, p.shared = gated{store, p.embedded}, gatedSharer{store, p.embedded}
 	}
 	p.store = watched{p.store, p.link, p.metrics.asked}
 	return client, nil

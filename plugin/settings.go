@@ -36,6 +36,7 @@ type Settings struct {
 	PublicIPv6   netip.Addr
 	MTU          int // bytes; 0 for the largest possible
 	LeaseTTL     time.Duration
+	Sync         bool // Docker networks made on one host appear on all
 	LogLevel     slog.Level
 	Metrics      string // host:port of /metrics; empty for none
 	configText   [4]string
@@ -76,8 +77,9 @@ var AllSettings = []Setting{
 	{"PUBLIC_IPV6", "", "IPv6 address at which the other hosts reach this one, for networks with IPv6; empty for the interface's", readPublicIPv6},
 	{"MTU", "0", "MTU of containers' interfaces in bytes; 0 for the largest that fits the interface", readMTU},
 	{"LEASE_TTL", "24h", "how long the host's subnet stays its own without renewal, as 24h or 10m; flannel's is 24h", readLeaseTTL},
+	{"SYNC_NETWORKS", "false", "true makes a flannel network that is created on one host a Docker network of the same name and options on every host with true", readSync},
 	{"LOG_LEVEL", "info", "debug, info, warn or error", readLogLevel},
-	{"METRICS_LISTEN", "", "address and port that serve /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
+	{"METRICS_LISTEN", "", "address and port that serve the status page, /metrics, /healthz and /readyz, as 127.0.0.1:9470; empty for none", readMetrics},
 }
 
 // ReadSettings reads the settings from an environment; an empty one has its
@@ -293,6 +295,14 @@ func readMetrics(s *Settings, value string) error {
 		return errors.New("give an address of this host and a port, such as 127.0.0.1:9470 or :9470")
 	}
 	s.Metrics = value
+	return nil
+}
+
+func readSync(s *Settings, value string) error {
+	if value != "true" && value != "false" {
+		return errors.New("give true or false")
+	}
+	s.Sync = value == "true"
 	return nil
 }
 

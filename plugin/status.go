@@ -13,7 +13,7 @@ import (
 )
 
 // monitor watches over the rooms.
-func (p *parts) monitor(s Settings, d *doors, log *slog.Logger) *monitor {
+func (p *parts) monitor(s Settings, d *doors, recent *ring, log *slog.Logger) *monitor {
 	alive := func(ctx context.Context) error {
 		err := d.check(ctx)
 		if l := p.overlay.Report().Loop; hung(l, time.Now()) {
@@ -21,7 +21,7 @@ func (p *parts) monitor(s Settings, d *doors, log *slog.Logger) *monitor {
 		}
 		return err
 	}
-	return &monitor{addr: s.Metrics, metrics: p.metrics, alive: alive, log: log}
+	return &monitor{addr: s.Metrics, metrics: p.metrics, recent: recent, alive: alive, log: log}
 }
 
 // status is everything that this host tells.

@@ -33,8 +33,8 @@ const (
 
 // engine is what the sweep asks of Docker's API.
 type engine interface {
+	knower
 	NetworkInspect(ctx context.Context, id string, options network.InspectOptions) (network.Inspect, error)
-	PluginInspectWithRaw(ctx context.Context, name string) (*types.Plugin, []byte, error)
 }
 
 // sweeper takes back endpoints, addresses and networks that the engine has
@@ -93,7 +93,7 @@ func (s *sweeper) round(ctx context.Context, now time.Time) {
 	before := s.suspect
 	s.suspect = map[string]time.Time{}
 	if !s.ours {
-		if err := s.recognise(ctx); err != nil {
+		if err := recognise(ctx, s.engine, s.self); err != nil {
 			if err.Error() != s.warned {
 				s.log.Warn("nothing is reclaimed of what the engine forgets", "error", err)
 			}
@@ -138,18 +138,23 @@ func (s *sweeper) round(ctx context.Context, now time.Time) {
 	}
 }
 
+// knower is an engine that knows its plugins.
+type knower interface {
+	PluginInspectWithRaw(ctx context.Context, name string) (*types.Plugin, []byte, error)
+}
+
 // recognise fails unless the engine that answers is the one that runs this
-// plugin: another knows none of our networks.
-func (s *sweeper) recognise(ctx context.Context) error {
+// plugin, whose id is self: another knows none of our networks.
+func recognise(ctx context.Context, engine knower, self string) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	const mend = "the directory that holds the docker.sock of this plugin's engine is given with: docker plugin set docker-flannel run.source=DIRECTORY"
-	if s.self == "" {
+	if self == "" {
 		return errors.New("this process is no managed plugin, so its engine is not known")
 	}
-	_, _, err := s.engine.PluginInspectWithRaw(ctx, s.self)
+	_, _, err := engine.PluginInspectWithRaw(ctx, self)
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("the engine at run.source does not run this plugin (%.12s): %s", s.self, mend)
+		return fmt.Errorf("the engine at run.source does not run this plugin (%.12s): %s", self, mend)
 	}
 	if err != nil {
 		return fmt.Errorf("the engine does not answer: %w; %s", err, mend)

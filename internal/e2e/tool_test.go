@@ -139,6 +139,7 @@ func TestTool(t *testing.T) {
 			return nil
 		})
 		contains(t, "status", flannel(t, h, 0, "status"), "repaired since", " link (")
+		answers(t, h, "/status.json", 200, `"Text":"repaired what others changed"`)
 	})
 	t.Run("etcd away", func(t *testing.T) { s.etcdAway(t, h) })
 	t.Run("alarm", func(t *testing.T) { s.alarm(t, h) })
@@ -172,6 +173,8 @@ func (s *scene) reads(t *testing.T) {
 		}
 		answers(t, h, "/healthz", 200, "ok")
 		answers(t, h, "/readyz", 200, "ok")
+		answers(t, h, "/", 200, "<!doctype html>")
+		answers(t, h, "/status.json", 200, `"Subnet":"`+other+`.0/24","PublicIP":"`+s.hosts[1-i].Addr().String()+`"`)
 	}
 }
 

@@ -12,6 +12,8 @@ type Cluster struct {
 	Backend string
 	Leases  []ClusterLease // by subnet
 	Odd     []Odd          // by key
+	// Docker names the Docker networks on it that all hosts share.
+	Docker []string `json:",omitempty"`
 }
 
 // ClusterLease is one host's subnet as the store holds it.
@@ -34,4 +36,10 @@ type Left struct {
 	Network  string
 	Given    []netip.Prefix // given back
 	Reserved []netip.Prefix // without a time to live: they stay
+}
+
+// Removed is what the removal of a network did.
+type Removed struct {
+	Network string
+	Docker  []string `json:",omitempty"` // Docker networks that were removed on all hosts
 }

@@ -80,6 +80,7 @@ type Repair struct {
 type Network struct {
 	Name      string // empty for the default network
 	CIDR      netip.Prefix
+	IPv6CIDR  netip.Prefix `json:",omitzero"` // zero without IPv6
 	Backend   string
 	Subnet    netip.Prefix // this host's
 	MTU       int          // bytes, of containers' interfaces

@@ -49,8 +49,8 @@ func (c *client) create(ctx context.Context, network, subnet, backend string) (m
 	return made, c.call(ctx, http.MethodPost, "networks", map[string]string{"Network": network, "Subnet": subnet, "Backend": backend}, &made)
 }
 
-func (c *client) remove(ctx context.Context, network string) error {
-	return c.call(ctx, http.MethodDelete, "networks?network="+url.QueryEscape(network), nil, nil)
+func (c *client) remove(ctx context.Context, network string) (gone report.Removed, err error) {
+	return gone, c.call(ctx, http.MethodDelete, "networks?network="+url.QueryEscape(network), nil, &gone)
 }
 
 // call makes one call; an error of the plugin's is its own text.

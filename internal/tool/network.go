@@ -54,17 +54,24 @@ func (t *tool) networkCommand() *cobra.Command {
 		},
 	}, &cobra.Command{
 		Use: "rm NETWORK", Short: "Remove a flannel network that no host has a lease in", Args: cobra.ExactArgs(1),
-		Long:              "rm removes a network's config from etcd. It is refused while a host has a lease in\nit: remove the Docker network there first. The network without a name is default.",
+		Long: "rm removes a network's config from etcd. It is refused while a host has a lease in\nit: remove the Docker network there first. The network without a name is default.\n\n" +
+			"With the setting SYNC_NETWORKS, rm first removes the Docker networks on it from every\nhost with that setting; it is refused while containers use one of them anywhere. NETWORK\nmay be the Docker network's name, too.",
 		ValidArgsFunction: t.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := t.resolve(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if err := t.client.remove(cmd.Context(), name); err != nil {
+			gone, err := t.client.remove(cmd.Context(), name)
+			if err != nil {
 				return err
 			}
-			return t.print(map[string]string{"Removed": name}, func(p *printer) { p.line("%s is removed", report.Title(name)) })
+			return t.print(gone, func(p *printer) {
+				for _, docker := range gone.Docker {
+					p.line("Docker network %s is removed on every host", docker)
+				}
+				p.line("%s is removed", report.Title(gone.Network))
+			})
 		},
 	})
 	cmd.AddCommand(t.createCommand())
@@ -105,7 +112,12 @@ func (p *printer) networks(all []report.Cluster) {
 		p.line("etcd holds no flannel networks; the first docker network create -d flannel --ipam-driver flannel NAME makes one")
 		return
 	}
-	rows := [][]cell{cells("NETWORK", "CIDR", "BACKEND", "LEASES", "HOSTS")}
+	head := []string{"NETWORK", "CIDR", "BACKEND", "LEASES", "HOSTS"}
+	shared := slices.ContainsFunc(all, func(c report.Cluster) bool { return len(c.Docker) > 0 })
+	if shared {
+		head = append(head, "DOCKER")
+	}
+	rows := [][]cell{cells(head...)}
 	for _, c := range all {
 		var hosts []string
 		for _, l := range c.Leases {
@@ -120,7 +132,11 @@ func (p *printer) networks(all []report.Cluster) {
 		if c.CIDR.IsValid() {
 			cidr = c.CIDR.String()
 		}
-		rows = append(rows, cells(named(c.Network), cidr, c.Backend, fmt.Sprint(len(c.Leases)), strings.Join(hosts, " ")))
+		row := []string{named(c.Network), cidr, c.Backend, fmt.Sprint(len(c.Leases)), strings.Join(hosts, " ")}
+		if shared {
+			row = append(row, strings.Join(c.Docker, " "))
+		}
+		rows = append(rows, cells(row...))
 	}
 	p.table("", rows)
 }

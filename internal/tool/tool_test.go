@@ -144,7 +144,9 @@ func TestText(t *testing.T) {
 		{"env", healthy(), false, "env", 0},
 		{"env-json", healthy(), false, "env default --json", 0},
 		{"network-ls", healthy(), false, "network ls", 0},
+		{"network-ls-shared", healthy(), false, "network ls --socket SHARED", 0},
 		{"network-rm", healthy(), false, "network rm blue", 0},
+		{"network-rm-shared", healthy(), false, "network rm navy", 0},
 		{"network-create", healthy(), false, "network create blue --subnet 10.9.0.0/16", 0},
 		{"leave", healthy(), false, "leave", 0},
 		{"version", healthy(), false, "version", 0},
@@ -152,8 +154,13 @@ func TestText(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			socket, _ := serve(t, map[string]any{
 				"GET status": c.status, "GET leases": clusters(), "GET leases?network=": clusters()[:1], "GET networks": clusters(),
-				"POST leave": left, "POST networks": clusters()[1], "DELETE networks?network=blue": struct{}{},
+				"POST leave": left, "POST networks": clusters()[1], "DELETE networks?network=blue": report.Removed{Network: "blue"},
+				"DELETE networks?network=navy": report.Removed{Network: "blue", Docker: []string{"navy", "sea"}},
 			})
+			shared := clusters()
+			shared[1].Docker = []string{"navy", "sea"}
+			other, _ := serve(t, map[string]any{"GET networks": shared})
+			c.args = strings.ReplaceAll(c.args, "SHARED", other)
 			code, out, said := run(t, socket, c.colours, strings.Fields(c.args)...)
 			if code != c.code || said != "" {
 				t.Errorf("exit code %d, want %d; %s", code, c.code, said)

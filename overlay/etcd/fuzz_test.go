@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"reflect"
@@ -9,6 +10,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
+	"github.com/docker-flannel/docker-flannel/internal/blueprint"
 	"github.com/docker-flannel/docker-flannel/overlay"
 )
 
@@ -135,6 +137,34 @@ func FuzzEndpoints(f *testing.F) {
 		}
 		if err := client.Close(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// FuzzEntry reads shared Docker networks: what is accepted is written as it was
+// read, under its own key, and names a flannel network that can be.
+func FuzzEntry(f *testing.F) {
+	f.Add("blue", `{"Name":"blue","Flannel":"red","ID":"1","Subnets":["10.6.0.0/16"],"Options":{"a":"b"}}`)
+	f.Add("a%2Fb", `{"Name":"a/b","ID":"1","Removed":true}`)
+	f.Add("x", `{"Name":"y","ID":"1"}`)
+	f.Add("", `null`)
+	f.Add("z", `{"Name":"z","ID":"1","Flannel":"subnets"}`)
+	s := &Store{prefix: "/p"}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		e, err := decodeEntry(name, []byte(value))
+		if err != nil {
+			return
+		}
+		if s.dockerKey(e.Name) != s.dockerKeys()+name || e.ID == "" || e.Flannel != "" && overlay.CheckName(e.Flannel) != nil {
+			t.Errorf("%s: %+v", name, e)
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := decodeEntry(name, text)
+		if err != nil || again.ID != e.ID || again.Removed != e.Removed || blueprint.Differs(again.Network, e.Network) != "" {
+			t.Errorf("%s: %s became %+v: %v", name, value, again, err)
 		}
 	})
 }

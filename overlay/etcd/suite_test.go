@@ -22,6 +22,11 @@ func TestEmbedded(t *testing.T) { suite(t, newWorld, startEmbedded(t)) }
 func suite[E any](t *testing.T, newWorld func(testing.TB, E) *world, etcd E) {
 	for name, test := range map[string]func(*testing.T, *world){
 		"ConfigRace":        testConfigRace,
+		"DockerLeave":       testDockerLeave,
+		"DockerPublish":     testDockerPublish,
+		"DockerRetire":      testDockerRetire,
+		"DockerUse":         testDockerUse,
+		"DockerWatch":       testDockerWatch,
 		"ConfigErrors":      testConfigErrors,
 		"ClaimFresh":        testClaimFresh,
 		"ClaimAgain":        testClaimAgain,

@@ -13,8 +13,8 @@ import (
 // kernel could not be read at all; the failure is in the result.
 func (k *Kernel) refresh(want State, result *Result) bool {
 	doubt := k.doubt.Swap(0)
-	var err error
 	fresh := k.view
+	var err error
 	if k.view == nil || doubt&doubtNet != 0 {
 		fresh, err = k.readNet(want)
 	} else {
