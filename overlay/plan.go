@@ -81,6 +81,8 @@ func (o *Overlay) planPeers() *kernel.State {
 		all.Guards = append(all.Guards, part.Guards...)
 		all.Closed = append(all.Closed, part.Closed...)
 		all.Seals = append(all.Seals, part.Seals...)
+		all.Doors = append(all.Doors, part.Doors...)
+		all.Admits = append(all.Admits, part.Admits...)
 	}
 	return &all
 }

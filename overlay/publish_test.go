@@ -3,6 +3,7 @@ package overlay_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -43,6 +44,15 @@ func (h *host) published() string {
 		for _, p := range a.Published {
 			all = append(all, fmt.Sprintf("%s/%s>%s", p.Host, p.Asked.Proto, p.To))
 		}
+	}
+	var told []string
+	for _, n := range h.Report().Networks {
+		for _, p := range n.Published {
+			told = append(told, fmt.Sprintf("%s/%s>%s", p.Host, p.Proto, p.To))
+		}
+	}
+	if slices.Sort(told); !slices.Equal(told, slices.Sorted(slices.Values(all))) {
+		return fmt.Sprintf("%q, but %q in the report", all, told)
 	}
 	return strings.Join(all, " ")
 }

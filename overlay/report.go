@@ -153,6 +153,12 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 	for _, p := range n.Ports {
 		r.Ports = append(r.Ports, report.Port{Endpoint: p.Endpoint, Addr: p.Addr, IPv6: p.IPv6, MAC: p.MAC.String()})
 	}
+	for _, p := range n.Published {
+		r.Published = append(r.Published, report.Published{Proto: p.Asked.Proto.String(), Host: p.Host, To: p.To, Endpoint: p.Endpoint})
+	}
+	slices.SortFunc(r.Published, func(a, b report.Published) int {
+		return cmp.Or(a.Host.Compare(b.Host), cmp.Compare(a.Proto, b.Proto))
+	})
 	slices.SortFunc(r.Ports, func(a, b report.Port) int { return a.Addr.Compare(b.Addr) })
 	return r
 }

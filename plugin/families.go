@@ -41,6 +41,7 @@ func families() []family {
 		{"flannel_packets_total", "counter", "Packets to and from other hosts, by direction: sent or received. host-gw has no device of its own: its bridge is counted.", network("backend", "direction")},
 		{"flannel_bytes_total", "counter", "Bytes of those packets.", network("backend", "direction")},
 		{"flannel_drops_total", "counter", "Packets dropped, by reason: of vxlan and host-gw what the kernel counts, of udp docs/metrics.md's list.", network("backend", "reason")},
+		{"flannel_foreign_packets_total", "counter", "Packets dropped at a tunnel's UDP port because they came from no peer's address.", []string{"port"}},
 
 		{"flannel_reconcile_duration_seconds", "histogram", "Passes of the loop that makes the kernel as wanted.", nil},
 		{"flannel_reconcile_failures", "gauge", "Objects of the kernel that the last pass left not as wanted.", nil},

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -118,6 +119,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	put.put("flannel_reconcile_failures", float64(len(s.Loop.Failures)))
 	for _, r := range s.Loop.Repairs {
 		put.put("flannel_repairs_total", float64(r.Count), r.Kind)
+	}
+	for _, f := range s.Foreign {
+		put.put("flannel_foreign_packets_total", float64(f.Packets), strconv.Itoa(f.Port))
 	}
 	for _, n := range s.Networks {
 		put.lease(n, now)

@@ -23,8 +23,9 @@ import (
 func eventful() report.Status {
 	now := time.Unix(1_800_000_000, 0)
 	return report.Status{
-		Build: report.Build{Version: "v1", Revision: "abc", Go: "go1"},
-		Store: report.Store{Asked: true, Connected: true},
+		Build:   report.Build{Version: "v1", Revision: "abc", Go: "go1"},
+		Store:   report.Store{Asked: true, Connected: true},
+		Foreign: []report.Foreign{{Port: 8472, Packets: 6}},
 		Host: report.Host{
 			Loop: report.Loop{Passes: 1, Failures: []report.Failure{{}}, Repairs: []report.Repair{{Kind: "route", Count: 3}}},
 			Networks: []report.Network{
@@ -84,7 +85,7 @@ func TestMetrics(t *testing.T) {
 		`flannel_packets_total{backend="host-gw",direction="sent",network="blue"} 20`,
 		`flannel_packets_total{backend="udp",direction="sent",network="red"} 1`,
 		`flannel_drops_total{backend="vxlan",network="",reason="device-tx"} 3`, `flannel_drops_total{backend="udp",network="red",reason="no-route"} 2`,
-		`flannel_reconcile_failures 1`, `flannel_reconcile_duration_seconds_count 1`, `flannel_repairs_total{kind="route"} 3`,
+		`flannel_foreign_packets_total{port="8472"} 6`, `flannel_reconcile_failures 1`, `flannel_reconcile_duration_seconds_count 1`, `flannel_repairs_total{kind="route"} 3`,
 		`flannel_rpc_duration_seconds_count{call="NetworkDriver.Join",outcome="error"} 1`,
 		`flannel_store_connected 1`, `flannel_store_errors_total{operation="claim"} 1`, `flannel_ready 1`,
 	} {

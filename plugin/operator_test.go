@@ -21,7 +21,7 @@ func desk(t *testing.T) (*world, http.Handler, *metrics) {
 	t.Helper()
 	w := newWorld(t)
 	m := newMetrics()
-	p := &parts{overlay: w.overlay, ipam: w.ipam, link: newLink([]string{"http://root:s3cret@192.0.2.1:2379"}, nil), metrics: m}
+	p := &parts{overlay: w.overlay, ipam: w.ipam, link: newLink([]string{"http://root:s3cret@192.0.2.1:2379"}, nil), metrics: m, foreign: func() (map[int]uint64, error) { return map[int]uint64{8472: 3}, nil }}
 	p.pulse = newPulse(w.overlay.Report, slog.New(slog.DiscardHandler))
 	p.store = watched{&w.store, p.link, m.asked}
 	watch := &monitor{metrics: m, log: quietLog()}

@@ -149,6 +149,7 @@ type parts struct {
 	shared   dockerStore
 	link     *link
 	metrics  *metrics
+	foreign  func() (map[int]uint64, error)
 	audit    func(context.Context) ([]report.Difference, error)
 	close    func()
 }
@@ -173,7 +174,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 			log.Warn("close", "error", err)
 		}
 	}
-	p.metrics.traffic = kern.Traffic
+	p.metrics.traffic, p.foreign = kern.Traffic, kern.Foreign
 	p.overlay, err = overlay.New(overlay.Options{
 		Dir: paths.State, Store: p.store, Kernel: kern, Backends: backends,
 		Initial: s.Config, Pool: s.Pool, Underlay: kernel.UnderlaySpec{Iface: s.Iface, PublicIP: s.PublicIP, PublicIPv6: s.PublicIPv6},

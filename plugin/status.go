@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/internal/report"
@@ -32,7 +34,14 @@ func (p *parts) status(m *monitor) report.Status {
 			s.Networks[i].Used = &report.Addresses{Used: u.Used, Free: u.Free}
 		}
 	}
+	counts, err := p.foreign()
+	for _, port := range slices.Sorted(maps.Keys(counts)) {
+		s.Foreign = append(s.Foreign, report.Foreign{Port: port, Packets: counts[port]})
+	}
 	s.Problems, s.Notes = judge(s, time.Now())
+	if err != nil {
+		s.Notes = append(s.Notes, report.Finding{Text: "foreign packets are not counted: " + err.Error()})
+	}
 	if err := m.fault(); err != nil {
 		s.Notes = append(s.Notes, report.Finding{Text: "metrics are not served: " + err.Error(), Next: "free the port, or choose another address"})
 	}

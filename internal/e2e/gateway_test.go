@@ -74,6 +74,7 @@ func TestGateway(t *testing.T) {
 	beyond := witnessOutside(t)
 	addrs := map[*netlab.Host]string{}
 	for _, h := range cluster.hosts {
+		equipCLI(t, h)
 		addrs[h] = start(t, h, "front", "-p", "8080:7008", "-p", "8080:7008/udp", "-p", "8080:7008/sctp",
 			"-p", h.Addr().String()+":8090:7008", "-p", "127.0.0.1:8091:7008", "-p", "9000-9002:7008", "-p", "7008", "busybox", "sleep", "600")
 		start(t, h, "side", "-p", "9000-9002:7008", "busybox", "sleep", "600")
@@ -114,6 +115,8 @@ func checkOut(t *testing.T, h, other *netlab.Host, beyond string, addrs map[*net
 // checkIn asks at published ports from everywhere, and past them.
 func checkIn(t *testing.T, h, other *netlab.Host, addr string) {
 	wire := cluster.lab.Wire()
+	contains(t, "status", strings.Join(strings.Fields(flannel(t, h, 0, "status")), " "), "PUBLISHED LEADS TO ENDPOINT",
+		"0.0.0.0:8080/sctp "+addr+":7008 ", "127.0.0.1:8091/tcp "+addr+":7008 ", at(h, 8090)+"/tcp "+addr+":7008 ")
 	for _, proto := range []string{"tcp", "udp"} {
 		sees(t, "another host", other, proto, at(h, 8080), other.Addr().String())
 		sees(t, "beyond", wire, proto, at(h, 8080), netlab.Gateway)

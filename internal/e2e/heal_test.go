@@ -40,6 +40,7 @@ func TestHeal(t *testing.T) {
 		{"nft table deleted", "nft delete table inet docker-flannel", false, "nft list table inet docker-flannel"},
 		{"all of nftables flushed, as firewalld does", "iptables-save >/rules; ip6tables-save >/rules6; nft flush ruleset", false, "nft list table inet docker-flannel"},
 		{"the engine's rules back", "iptables-restore </rules; ip6tables-restore </rules6; nft flush table inet docker-flannel", false, "nft list table inet docker-flannel | grep -q fl-"},
+		{"peers' addresses flushed", "nft flush set inet docker-flannel-doors door_8472_1_ip", true, "nft list set inet docker-flannel-doors door_8472_1_ip | grep -q elements"},
 		{"rules in DOCKER-USER flushed", "iptables -F DOCKER-USER", true, "iptables -S DOCKER-USER | grep -q fl-"},
 		{"ip_forward off", "sysctl -qw net.ipv4.ip_forward=0", true, "sysctl -n net.ipv4.ip_forward | grep -q 1"},
 	} {

@@ -24,7 +24,10 @@ type egress struct {
 	gwbridge bool
 }
 
-var egresses = []egress{{name: "docker_gwbridge", gwbridge: true}}
+var egresses = []egress{
+	{name: "docker_gwbridge", gwbridge: true},
+	{name: "gateway=flannel", options: []string{"-o", "gateway=flannel"}},
+}
 
 // plan is a network of the matrix: an axis. The first is the default network.
 type plan struct {

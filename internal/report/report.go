@@ -15,6 +15,14 @@ type Status struct {
 	Notes    []Finding `json:",omitempty"`
 	Store    Store
 	Host
+	// Foreign are the packets that were dropped at the tunnels' ports, by port.
+	Foreign []Foreign `json:",omitempty"`
+}
+
+// Foreign counts what came to a tunnel's port from addresses that are no peer's.
+type Foreign struct {
+	Port    int
+	Packets uint64
 }
 
 // Finding is something to tell a person, and what to do about it.
@@ -89,14 +97,17 @@ type Network struct {
 	Port     int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
 	Lease    Lease
 	// Blocked says why no packets are carried; backends in this process only.
-	Blocked string     `json:",omitempty"`
-	Leases  int        // of the cluster, as last seen
-	Peers   []Peer     // the other hosts
-	Skipped []Skipped  // what the store holds and this host cannot use, now
-	Skips   uint64     // how many of those there have been since the start
-	Ports   []Port     // of containers
-	Tunnel  *Traffic   `json:",omitempty"` // of a backend in this process
-	Used    *Addresses `json:",omitempty"`
+	Blocked string    `json:",omitempty"`
+	Leases  int       // of the cluster, as last seen
+	Peers   []Peer    // the other hosts
+	Skipped []Skipped // what the store holds and this host cannot use, now
+	Skips   uint64    // how many of those there have been since the start
+	Ports   []Port    // of containers
+	// Published are ports of this host that lead to containers; only where the
+	// network is its containers' way out.
+	Published []Published `json:",omitempty"`
+	Tunnel    *Traffic    `json:",omitempty"` // of a backend in this process
+	Used      *Addresses  `json:",omitempty"`
 }
 
 // LeaseState is how this host's lease stands.
@@ -157,6 +168,13 @@ type Port struct {
 	Addr     netip.Addr
 	IPv6     netip.Addr `json:",omitzero"` // zero without one
 	MAC      string
+}
+
+// Published is a port of this host that leads to a container's.
+type Published struct {
+	Proto    string
+	Host, To netip.AddrPort
+	Endpoint string
 }
 
 // Addresses counts those of a host's subnet.

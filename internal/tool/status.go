@@ -46,6 +46,9 @@ func (p *printer) status(s report.Status, now time.Time, all bool) {
 	if !s.Loop.Started.IsZero() {
 		p.line("kernel   %s", p.loop(s.Loop, now))
 	}
+	for _, f := range s.Foreign {
+		p.line("tunnel   udp %d takes packets of peers alone, %d of others dropped", f.Port, f.Packets)
+	}
 	for _, n := range s.Networks {
 		p.line("")
 		p.network(n, now, all)
@@ -160,6 +163,11 @@ func (p *printer) network(n report.Network, now time.Time, all bool) {
 	}
 	p.table("  ", rows)
 	p.more(len(n.Ports) - len(ports))
+	rows = [][]cell{cells("PUBLISHED", "LEADS TO", "ENDPOINT")}
+	for _, pub := range n.Published {
+		rows = append(rows, cells(pub.Host.String()+"/"+pub.Proto, pub.To.String(), head(pub.Endpoint)))
+	}
+	p.table("  ", rows)
 	rows = [][]cell{cells("SKIPPED", "SINCE", "REASON")}
 	for _, s := range n.Skipped {
 		rows = append(rows, cells(s.Key, brief(now.Sub(s.Since)), s.Reason))

@@ -39,8 +39,12 @@ func healthy() report.Status {
 				Peers: []report.Peer{{Subnet: prefix("10.5.8.0/24"), PublicIP: addr("192.0.2.2"), Backend: "vxlan"}},
 				Ports: []report.Port{{Endpoint: "aaaabbbbccccdddd", Addr: addr("10.5.7.2"), MAC: "02:42:0a:05:07:02"}},
 				Used:  &report.Addresses{Used: 1, Free: 252},
+				Published: []report.Published{{
+					Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:8080"), To: netip.MustParseAddrPort("10.5.7.2:80"), Endpoint: "aaaabbbbccccdddd",
+				}},
 			}},
 		},
+		Foreign: []report.Foreign{{Port: 8472, Packets: 12}},
 	}
 }
 

@@ -48,7 +48,7 @@ func TestAdopt(t *testing.T) {
 	}
 	defer third.Close()
 	got := third.Apply(t.Context(), State{})
-	if got.Changed != 4 || len(got.Repaired) != 0 || len(got.Failed) != 0 {
+	if got.Changed != 5 || len(got.Repaired) != 0 || len(got.Failed) != 0 {
 		t.Errorf("clearing: %+v", got)
 	}
 	if left := h.read(State{}); left != "" {

@@ -19,8 +19,8 @@ func (k *Kernel) Audit(want State) ([]Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fresh.table, fresh.accepts, err = k.readWall(); err != nil {
-		return nil, err
+	if fresh.wall = k.readWall(); fresh.wallErr != nil {
+		return nil, fresh.wallErr
 	}
 	return differences(diff(fresh, want)), nil
 }
@@ -46,18 +46,17 @@ func (k *Kernel) Dump() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if v.wall = k.readWall(); v.wallErr != nil {
+		return "", v.wallErr
+	}
 	var b strings.Builder
 	b.WriteString(v.state().String())
 	for _, s := range v.strays {
 		b.WriteString("stray " + s.String() + "\n")
 	}
-	wall, accepts, err := k.readWall()
-	if err != nil {
-		return "", err
-	}
-	b.WriteString(wall)
+	b.WriteString(v.table)
 	for _, family := range families {
-		a := accepts[family]
+		a := v.accepts[family]
 		home := a.home
 		if home == "" {
 			home = "none"

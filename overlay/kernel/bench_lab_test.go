@@ -4,6 +4,8 @@ package kernel
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"testing"
 )
@@ -65,6 +67,41 @@ func BenchmarkPeers(b *testing.B) {
 			for b.Loop() {
 				h.k.Doubt()
 				h.apply(want)
+			}
+		})
+	}
+}
+
+// BenchmarkDoor sends small datagrams to a tunnel's port of the host itself, which
+// costs the sender what comes in costs: without a door, and past one with peers.
+func BenchmarkDoor(b *testing.B) {
+	for _, n := range []int{0, 2, 5000} {
+		b.Run(fmt.Sprintf("peers/%d", n), func(b *testing.B) {
+			h := newHost(b)
+			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8472})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			ear, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 8472})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer ear.Close()
+			h.apply(State{}) // looks at other tables, which may bring their hooks
+			if n > 0 {
+				s := example(n)
+				s.Admits = append(s.Admits, Admit{s.Doors[0], netip.MustParseAddr("127.0.0.2")})
+				h.apply(State{Doors: s.Doors, Admits: s.Admits})
+			}
+			packet := append([]byte{8, 0, 0, 0, 0, 0, 1, 0}, make([]byte, 64)...)
+			for b.Loop() {
+				if _, err := c.Write(packet); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if foreign, err := h.k.Foreign(); err != nil || foreign[8472] != 0 {
+				b.Errorf("dropped %v: %v", foreign, err)
 			}
 		})
 	}

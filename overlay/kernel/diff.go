@@ -6,11 +6,13 @@ import (
 )
 
 // The order of additions and changes; deletions come after all of them, in
-// reverse. Our table stands before the links it guards, and FORWARD is opened
-// last, so that nothing passes unguarded on the way. A link's own settings are
+// reverse. Our table and the doors stand before the links they guard, a peer is
+// admitted before anything leads to it, and FORWARD is opened last, so that nothing passes unguarded on the way. A link's own settings are
 // written while it is down.
 const (
 	stageTable = iota
+	stageAdmit
+	stageDoor
 	stageSysctl
 	stageLink
 	stageLinkSysctl
@@ -34,7 +36,7 @@ type plan struct {
 
 	bare   map[string]bool // links and host sides made anew: nothing of theirs exists
 	hushed map[string]bool // links whose neighbours the kernel will flush
-	doomed map[string]bool // links to be deleted, with all that hangs on them
+	doomed map[string]bool // links and doors to be deleted, with all that hangs on them
 	absent map[string]bool // wanted host sides that neither exist nor are made
 
 	relinked bool // some link is made anew or deleted
@@ -48,6 +50,7 @@ func diff(have *view, want State) []op {
 		bare: map[string]bool{}, hushed: map[string]bool{}, doomed: map[string]bool{}, absent: map[string]bool{},
 	}
 	p.firewall()
+	p.doors()
 	p.links()
 	p.veths()
 	p.sysctls()

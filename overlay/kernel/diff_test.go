@@ -40,6 +40,12 @@ func viewOf(s State) *view {
 	for _, x := range s.Routes {
 		v.routes[x.key()] = x
 	}
+	for _, x := range s.Doors {
+		v.doors[x] = x.text()
+	}
+	for _, x := range s.Admits {
+		v.admits[x] = x
+	}
 	v.table = tableOf(s).text
 	v.accepts["ip"] = acceptance{home: userChain, good: len(s.Guards) > 0, ours: 2 * min(1, len(s.Guards))}
 	return v
@@ -57,6 +63,8 @@ func blue() State {
 		Routes:   []Route{{Dst: prefix("10.5.8.0/24"), Via: ip("10.5.8.0"), Link: "flannel.1", OnLink: true}},
 		Forwards: []Forward{{In: "fl-blue", Out: "flannel.1", Src: prefix("10.5.0.0/16"), Dst: prefix("10.5.0.0/16")}},
 		Guards:   []string{"fl-blue"},
+		Doors:    []Door{{8472, 1}},
+		Admits:   []Admit{{Door{8472, 1}, ip("10.0.0.8")}},
 	}
 }
 
@@ -71,6 +79,8 @@ veth flv1 peer flp1 master fl-blue mac 02:00:00:00:00:03 mtu 1450 create
 neigh flannel.1 10.5.8.0 02:00:00:00:00:08
 fdb flannel.1 02:00:00:00:00:08 dst 10.0.0.8
 route 10.5.8.0/24 via 10.5.8.0 dev flannel.1 onlink
+door udp 8472 vni 1
+admit udp 8472 vni 1 from 10.0.0.8
 forward in fl-blue out flannel.1 src 10.5.0.0/16 dst 10.5.0.0/16
 guard in fl-blue
 guard out fl-blue
@@ -99,6 +109,8 @@ func TestDiff(t *testing.T) {
 		{"in place", viewOf(blue()), blue(), ""},
 		{"from nothing", viewOf(State{}), blue(), `
 add nft chain forward type filter hook forward priority -5 policy accept; forward in fl-blue out flannel.1 src 10.5.0.0/16 dst 10.5.0.0/16; guard in fl-blue; guard out fl-blue
+add admit udp 8472 vni 1 from 10.0.0.8
+add door udp 8472 vni 1
 set sysctl ipv4/ip_forward = 1
 add link fl-blue bridge mac 02:00:00:00:00:01 mtu 1450
 add link flannel.1 vxlan id 1 port 8472 local 10.0.0.1 dev eth0 mac 02:00:00:00:00:02 mtu 1450
@@ -117,11 +129,19 @@ delete docker-user ip
 delete veth flv1 peer flp1 master fl-blue mac 02:00:00:00:00:03 mtu 1450
 delete link fl-blue bridge mac 02:00:00:00:00:01 mtu 1450
 delete link flannel.1 vxlan id 1 port 8472 local 10.0.0.1 dev eth0 mac 02:00:00:00:00:02 mtu 1450
+delete door udp 8472 vni 1
 delete nft chain forward type filter hook forward priority -5 policy accept; forward in fl-blue out flannel.1 src 10.5.0.0/16 dst 10.5.0.0/16; guard in fl-blue; guard out fl-blue`},
-		{"peer leaves", viewOf(blue()), unlike(func(s *State) { s.Neighs, s.FDB, s.Routes = nil, nil, nil }), `
+		{"peer leaves", viewOf(blue()), unlike(func(s *State) { s.Neighs, s.FDB, s.Routes, s.Admits = nil, nil, nil, nil }), `
 delete route 10.5.8.0/24 via 10.5.8.0 dev flannel.1 onlink
 delete fdb flannel.1 02:00:00:00:00:08 dst 10.0.0.8
-delete neigh flannel.1 10.5.8.0 02:00:00:00:00:08`},
+delete neigh flannel.1 10.5.8.0 02:00:00:00:00:08
+delete admit udp 8472 vni 1 from 10.0.0.8`},
+		{"peer comes, another's door goes", viewOf(unlike(func(s *State) {
+			s.Doors = append(s.Doors, Door{8285, 0})
+			s.Admits = append(s.Admits, Admit{Door{8285, 0}, ip("10.0.0.8")})
+		})), unlike(func(s *State) { s.Admits = append(s.Admits, Admit{s.Doors[0], ip("fd00::9")}, s.Admits[0]) }), `
+add admit udp 8472 vni 1 from fd00::9
+delete door udp 8285`},
 		{"peer moves", viewOf(blue()), unlike(func(s *State) {
 			s.Neighs[0].MAC, s.FDB[0].MAC, s.FDB[0].Dst = mac(9), mac(9), ip("10.0.0.9")
 			s.Routes[0] = Route{Dst: prefix("10.5.8.0/24"), Via: ip("10.0.0.9"), Link: "eth0"}

@@ -60,7 +60,12 @@ func compare[K comparable, T entry[K]](p *plan, have map[K]T, want []T, stage in
 			p.del(stage, h)
 		}
 	}
-	slices.SortFunc(p.dels[stage][first:], func(a, b op) int { return cmp.Compare(a.String(), b.String()) })
+	sortOps(p.dels[stage][first:])
+}
+
+// sortOps puts ops of one kind in the order of their texts.
+func sortOps(ops []op) {
+	slices.SortFunc(ops, func(a, b op) int { return cmp.Compare(a.String(), b.String()) })
 }
 
 // obstacle tells who is in an entry's way; empty for nobody. Only routes are

@@ -19,6 +19,8 @@ func (s State) String() string {
 	lines = append(lines, sorted(s.Neighs)...)
 	lines = append(lines, sorted(s.FDB)...)
 	lines = append(lines, sorted(s.Routes)...)
+	lines = append(lines, sorted(s.Doors)...)
+	lines = append(lines, sorted(s.Admits)...)
 	if rules := tableOf(s).text; rules != "" {
 		rules = strings.TrimPrefix(rules, chainText+"\n") // the chain that is always there
 		lines = append(lines, strings.Split(strings.TrimSuffix(rules, "\n"), "\n")...)

@@ -32,6 +32,8 @@ func (r *runner) one(o op) error {
 			after = ""
 		}
 		return r.k.forgetStreams(r.k.view.table, after)
+	case Door:
+		return r.k.writeDoor(on, o.verb == opDelete)
 	case accept:
 		return r.k.writeAccept(on.family, o.verb != opDelete)
 	}

@@ -65,6 +65,18 @@ func TestHeal(t *testing.T) {
 		{"nft rule deleted", "nft flush chain inet docker-flannel forward", map[string]int{"nft": 1}},
 		{"nft rule added", "nft insert rule inet docker-flannel forward accept", map[string]int{"nft": 1}},
 		{"nft policy", "nft 'add chain inet docker-flannel forward { policy drop; }'", map[string]int{"nft": 1}},
+		{"door table deleted", "nft delete table inet docker-flannel-doors", map[string]int{"door": 1, "admit": 3}},
+		{"door opened", "nft flush chain inet docker-flannel-doors door_8472_1", map[string]int{"door": 1}},
+		{"door deleted", "nft delete chain inet docker-flannel-doors door_8472_1", map[string]int{"door": 1}},
+		{"door set deleted", "nft delete chain inet docker-flannel-doors door_8472_1; nft delete set inet docker-flannel-doors door_8472_1_ip", map[string]int{"door": 1, "admit": 3}},
+		{"door rule added", "nft insert rule inet docker-flannel-doors door_8472_1 accept", map[string]int{"door": 1}},
+		{"door policy", "nft 'add chain inet docker-flannel-doors door_8472_1 { policy drop; }'", map[string]int{"door": 1}},
+		{"stranger door", "nft add chain inet docker-flannel-doors door_8472_7; nft 'add set inet docker-flannel-doors door_8472_7_ip { type ipv4_addr; }'; nft 'add element inet docker-flannel-doors door_8472_7_ip { 10.0.9.9 }'", map[string]int{"door": 1}},
+		{"admit deleted", "nft 'delete element inet docker-flannel-doors door_8472_1_ip { 10.0.1.1 }'", map[string]int{"admit": 1}},
+		{"admits flushed", "nft flush set inet docker-flannel-doors door_8472_1_ip", map[string]int{"admit": 3}},
+		{"stranger admitted", "nft 'add element inet docker-flannel-doors door_8472_1_ip { 10.0.9.9 }'", map[string]int{"admit": 1}},
+		{"stranger admitted over IPv6", "nft 'add element inet docker-flannel-doors door_8472_1_ip6 { fd00::9 }'", map[string]int{"admit": 1}},
+		{"ruleset flushed", "nft flush ruleset", map[string]int{"nft": 1, "door": 1, "admit": 3}},
 		{"nft chain added", "nft add chain inet docker-flannel more", map[string]int{"nft": 1}},
 	} {
 		h.sh(c.command)

@@ -84,7 +84,10 @@ var trials = map[string]State{
 	"veth": {Veths: []Veth{{
 		Name: VethPrefix + "trial", Peer: VethPeerPrefix + "trial", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1400, Create: true,
 	}}},
-	"nf_tables": {Forwards: []Forward{{In: BridgePrefix + "trial", Out: BridgePrefix + "trial"}}, Guards: []string{BridgePrefix + "trial"}},
+	"nf_tables": {
+		Forwards: []Forward{{In: BridgePrefix + "trial", Out: BridgePrefix + "trial"}}, Guards: []string{BridgePrefix + "trial"},
+		Doors: []Door{{Port: 8472, VNI: 1}}, Admits: []Admit{{Door{Port: 8472, VNI: 1}, netip.IPv6Loopback()}},
+	},
 }
 
 // Features makes, in a network namespace that is gone afterwards, one of

@@ -118,7 +118,7 @@ type Result struct {
 	Changed int // objects added, changed or deleted
 	// Repaired counts, by kind, the changes that were needed because the
 	// kernel was not as the last Apply had left it. The kinds are link, veth,
-	// addr, neigh, fdb, route, sysctl, nft and docker-user.
+	// addr, neigh, fdb, route, sysctl, nft, door, admit and docker-user.
 	Repaired map[string]int
 	Failed   []Failure // what is not as wanted
 	Notes    []string  // what the operator may want to know, each told once
@@ -179,6 +179,9 @@ func (k *Kernel) remember(want State, failed map[string]bool) {
 	}
 	if !failed["route"] {
 		same.Routes = want.Routes
+	}
+	if !failed["admit"] {
+		same.Admits = want.Admits
 	}
 }
 

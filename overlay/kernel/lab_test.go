@@ -85,11 +85,11 @@ func (h *host) read(want State) string {
 	if err != nil {
 		h.Fatal(err)
 	}
-	wall, _, err := h.k.readWall()
-	if err != nil {
-		h.Fatal(err)
+	v.wall = h.k.readWall()
+	if v.wallErr != nil {
+		h.Fatal(v.wallErr)
 	}
-	return v.state().String() + strings.TrimPrefix(wall, chainText+"\n")
+	return v.state().String() + strings.TrimPrefix(v.table, chainText+"\n")
 }
 
 // expect fails unless the kernel is exactly as wanted.
@@ -229,8 +229,12 @@ func example(n int) State {
 		Guards: []string{"fl-blue"},
 		Closed: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
 		Seals:  []Seal{{In: "docker", Out: "eth0", Port: 8472}},
+		Doors:  []Door{{8472, 1}},
 	}
 	s.Neighs, s.FDB, s.Routes = peers(n)
+	for _, f := range s.FDB {
+		s.Admits = append(s.Admits, Admit{s.Doors[0], f.Dst})
+	}
 	return s
 }
 

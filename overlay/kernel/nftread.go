@@ -88,6 +88,7 @@ type chainRule struct {
 	chain   string
 	handle  uint64
 	comment string
+	packets uint64 // that its counter has seen
 	text    string // its expressions; one we do not know is a "?"
 }
 
@@ -106,6 +107,7 @@ func parseRule(b []byte) chainRule {
 			r.comment = comment(v)
 		case unix.NFTA_RULE_EXPRESSIONS:
 			for _, v := range attributes(v) {
+				r.packets += parsePackets(v)
 				if word := expressionText(v); word != "" {
 					words = append(words, word)
 				}
@@ -251,19 +253,22 @@ func (k *Kernel) readTable() (string, error) {
 	return strings.Join(lines, "\n") + "\n", nil
 }
 
-// readWall reads our table and how dockerd's filter tables stand.
-func (k *Kernel) readWall() (string, map[string]acceptance, error) {
-	accepts := map[string]acceptance{}
-	text, err := k.readTable()
-	errs := []error{err}
+// readWall reads our tables and how dockerd's filter tables stand.
+func (k *Kernel) readWall() (w wall) {
+	var err, failed error
+	w.table, err = k.readTable()
+	w.doors, w.admits, failed = k.readDoors()
+	err = errors.Join(err, failed)
+	w.accepts = map[string]acceptance{}
 	for _, family := range families {
-		found, err := k.readFilter(family)
-		accepts[family] = found.acceptance()
-		errs = append(errs, err)
+		found, failed := k.readFilter(family)
+		w.accepts[family] = found.acceptance()
+		err = errors.Join(err, failed)
 	}
-	if a := accepts["ip"]; a.home == "" && errors.Join(errs...) == nil {
+	if a := w.accepts["ip"]; a.home == "" && err == nil {
 		a.legacy = k.legacyMending()
-		accepts["ip"] = a
+		w.accepts["ip"] = a
 	}
-	return text, accepts, errors.Join(errs...)
+	w.wallErr = err
+	return w
 }

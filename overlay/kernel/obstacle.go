@@ -96,7 +96,7 @@ func (k *Kernel) readWalls(p Packet) (*walls, error) {
 		}
 		for _, a := range found {
 			c := parseChain(a.body)
-			if a.body[0] != family || c.table == Table {
+			if a.body[0] != family || c.table == Table || c.table == DoorTable {
 				continue
 			}
 			id := chainID{family, c.table, c.name}

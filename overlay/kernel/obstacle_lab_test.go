@@ -53,6 +53,7 @@ func TestObstacles(t *testing.T) {
 		{"iptables policy", "iptables-nft -P FORWARD DROP", across, policy, true},
 		{"iptables policy, accepted", "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i fl-+ -j ACCEPT", across, "", true},
 		{"ours is not somebody's", "nft 'table inet docker-flannel { chain f { type filter hook forward priority 0; policy drop; }; }'", across, "", true},
+		{"nor are our doors", "nft 'table inet docker-flannel-doors { chain door_8472 { type filter hook input priority 0; udp dport 8472 drop; }; }'", vxlan, "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,12 @@ func (r *runner) stop(ops []op, err error) {
 // batchable is the number of ops that go to the kernel at once.
 func batchable(ops []op) int {
 	n := 0
+	for n < len(ops) && n < admitBatch && admits(ops[n]) && ops[n].verb == ops[0].verb {
+		n++
+	}
+	if n > 0 {
+		return n
+	}
 	for n < len(ops) && n < batchSize && small(ops[n]) {
 		n++
 	}
@@ -62,8 +69,18 @@ func small(o op) bool {
 	return false
 }
 
+// admits tells whether the op is about whom a door admits.
+func admits(o op) bool {
+	_, ok := o.on.(Admit)
+	return ok
+}
+
 // some carries out what batchable cut off.
 func (r *runner) some(ops []op) {
+	if admits(ops[0]) {
+		r.admit(ops)
+		return
+	}
 	if !small(ops[0]) {
 		if !r.waits(ops[0]) {
 			r.settle(ops[0], r.one(ops[0]))
@@ -99,6 +116,10 @@ func (r *runner) waits(o op) bool {
 		if o.verb != opUp {
 			return false
 		}
+	case Door:
+		if o.verb == opDelete {
+			return false
+		}
 	case accept:
 		// FORWARD is not opened before our own table guards.
 		if o.verb != opDelete {
@@ -122,7 +143,7 @@ func (r *runner) settle(o op, err error) {
 		switch {
 		case o.verb == opRefuse:
 			bits = 0
-		case o.on.kind() == "nft" || o.on.kind() == "docker-user":
+		case slices.Contains([]string{"nft", "door", "docker-user"}, o.on.kind()):
 			bits = doubtWall
 		}
 		if o.verb != opRefuse {

@@ -32,6 +32,8 @@ type State struct {
 	// what Forwards accepts, whatever the devices.
 	Closed []netip.Prefix
 	Seals  []Seal
+	Doors  []Door
+	Admits []Admit
 }
 
 // MAC is a 48-bit Ethernet address, comparable.
@@ -210,4 +212,6 @@ const (
 	RouteProtocol = 117
 	// Table is our nftables table, family inet.
 	Table = "docker-flannel"
+	// DoorTable is the one of the tunnels' ports, family inet.
+	DoorTable = "docker-flannel-doors"
 )

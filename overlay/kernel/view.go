@@ -16,9 +16,7 @@ type view struct {
 	neighs  map[neighKey]Neigh
 	fdb     map[fdbKey]FDB
 	routes  map[netip.Prefix]Route
-	table   string                // lines of our nftables table
-	accepts map[string]acceptance // by family
-	wallErr error                 // why the two above could not be read
+	wall
 
 	// strays are routes with our protocol number that no Route can describe.
 	strays []stray
@@ -31,6 +29,19 @@ type view struct {
 	// same holds the slices that the maps above are known to equal, so that
 	// a diff against the very same slice costs nothing.
 	same State
+}
+
+// wall is what nftables holds of ours.
+type wall struct {
+	table   string // lines of our table
+	doors   map[Door]string
+	admits  map[Admit]Admit
+	accepts map[string]acceptance // by family
+	wallErr error                 // why the others could not be read
+}
+
+func newWall() wall {
+	return wall{doors: map[Door]string{}, admits: map[Admit]Admit{}, accepts: map[string]acceptance{}}
 }
 
 type neighKey struct {
@@ -93,7 +104,7 @@ func newView() *view {
 	return &view{
 		sysctls: map[string]string{}, links: map[string]haveLink{}, veths: map[string]haveVeth{},
 		addrs: map[Addr]Addr{}, neighs: map[neighKey]Neigh{}, fdb: map[fdbKey]FDB{},
-		routes: map[netip.Prefix]Route{}, accepts: map[string]acceptance{},
+		routes: map[netip.Prefix]Route{}, wall: newWall(),
 		blocked: map[string]string{}, devs: map[string]dev{}, names: map[int]string{},
 	}
 }
@@ -115,6 +126,12 @@ func (v *view) state() State {
 	s.Neighs = slices.Collect(maps.Values(v.neighs))
 	s.FDB = slices.Collect(maps.Values(v.fdb))
 	s.Routes = slices.Collect(maps.Values(v.routes))
+	for d, text := range v.doors {
+		if text == d.text() {
+			s.Doors = append(s.Doors, d)
+		}
+	}
+	s.Admits = slices.Collect(maps.Values(v.admits))
 	return s
 }
 
@@ -143,6 +160,10 @@ func (v *view) done(o op) {
 		if gone {
 			v.table = ""
 		}
+	case Admit:
+		put(v.admits, on, on, gone)
+	case Door:
+		v.doneDoor(on, gone)
 	case accept:
 		a := v.accepts[on.family]
 		a.good, a.ours = !gone, 2
@@ -150,6 +171,14 @@ func (v *view) done(o op) {
 			a.ours = 0
 		}
 		v.accepts[on.family] = a
+	}
+}
+
+// doneDoor records a change of a door; with it goes whom it admits.
+func (v *view) doneDoor(d Door, gone bool) {
+	put(v.doors, d, d.text(), gone)
+	if gone {
+		maps.DeleteFunc(v.admits, func(_ Admit, a Admit) bool { return a.Door == d })
 	}
 }
 

@@ -234,7 +234,7 @@ func (w *watcher) compare() error {
 	return nil
 }
 
-// concerns tells whether an nftables notification is about our table, or about
+// concerns tells whether an nftables notification is about our tables, or about
 // the chains of dockerd that our rules belong to.
 func (k *Kernel) concerns(a answer) bool {
 	if len(a.body) == 0 || a.kind>>8 != unix.NFNL_SUBSYS_NFTABLES {
@@ -243,7 +243,8 @@ func (k *Kernel) concerns(a answer) bool {
 	var table, name string
 	chainName := uint16(0)
 	switch a.kind & 0xff {
-	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
+	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE,
+		unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
 		chainName = unix.NFTA_CHAIN_NAME
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
@@ -251,7 +252,7 @@ func (k *Kernel) concerns(a answer) bool {
 	default:
 		return false
 	}
-	// The table is attribute 1 of all three.
+	// The table is attribute 1 of them all.
 	for kind, v := range attributes(nftBody(a.body)) {
 		switch kind {
 		case unix.NFTA_TABLE_NAME:
@@ -261,7 +262,7 @@ func (k *Kernel) concerns(a answer) bool {
 		}
 	}
 	switch family := a.body[0]; {
-	case family == unix.NFPROTO_INET && table == Table:
+	case family == unix.NFPROTO_INET && (table == Table || table == DoorTable):
 		return true
 	case (family == unix.NFPROTO_IPV4 || family == unix.NFPROTO_IPV6) && table == "filter":
 		return k.guarded.Load() && (chainName == 0 || name == userChain || name == forwardChain)

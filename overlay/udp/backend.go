@@ -89,10 +89,14 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		return kernel.State{}, []overlay.Junk{{Key: "config", Reason: err.Error()}}
 	}
 	var junk []overlay.Junk
+	door := kernel.Door{Port: p.Port}
+	admits := make([]kernel.Admit, 0, len(peers))
 	for _, peer := range peers {
 		if err := fits(peer); err != nil {
 			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
+			continue
 		}
+		admits = append(admits, kernel.Admit{Door: door, From: peer.PublicIP})
 	}
 	name := p.device()
 	state := kernel.State{
@@ -102,6 +106,8 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		// Other bridges of the host have no business with the network.
 		Guards: []string{name},
 		Seals:  self.Seals(p.Port),
+		Doors:  []kernel.Door{door},
+		Admits: admits,
 	}
 	for _, h := range self.Halves() {
 		state.Addrs = append(state.Addrs, kernel.Addr{Link: name, Prefix: netip.PrefixFrom(h.Subnet.Addr(), h.Subnet.Addr().BitLen())})

@@ -53,6 +53,9 @@ sysctl ipv6/conf/flannel0/disable_ipv6 = 1
 link flannel0 tun mtu 1472
 addr flannel0 10.5.7.0/32
 route 10.5.0.0/16 dev flannel0
+door udp 8285
+admit udp 8285 from 192.0.2.2
+admit udp 8285 from 192.0.2.3
 forward in fl-0123456789ab out flannel0 src 10.5.7.0/24 dst 10.5.0.0/16
 forward in flannel0 out fl-0123456789ab src 10.5.0.0/16 dst 10.5.7.0/24
 seal in br-* out eth0 udp 8285
@@ -93,6 +96,7 @@ addr flannel0 10.5.7.0/32
 addr flannel0 fd00:5:0:7::/128
 route 10.5.0.0/16 dev flannel0
 route fd00:5::/48 dev flannel0
+door udp 8285
 forward in fl-0123456789ab out flannel0 src 10.5.7.0/24 dst 10.5.0.0/16
 forward in fl-0123456789ab out flannel0 src fd00:5:0:7::/64 dst fd00:5::/48
 forward in flannel0 out fl-0123456789ab src 10.5.0.0/16 dst 10.5.7.0/24

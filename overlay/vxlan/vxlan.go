@@ -105,6 +105,9 @@ func (Backend) Publish(self overlay.Self) (overlay.Publication, error) {
 	return pub, nil
 }
 
+// door is where this host takes the network's packets.
+func (p params) door() kernel.Door { return kernel.Door{Port: p.Port, VNI: p.VNI} }
+
 // overhead is what a family's VTEP adds: stock flannel carries IPv4 over IPv4
 // and IPv6 over IPv6.
 func overhead(h overlay.Half) int {
@@ -140,6 +143,8 @@ func (Backend) Plan(self overlay.Self, peers []overlay.Lease) (kernel.State, []o
 		Neighs: make([]kernel.Neigh, 0, len(peers)),
 		FDB:    make([]kernel.FDB, 0, len(peers)),
 		Routes: make([]kernel.Route, 0, len(peers)),
+		Doors:  []kernel.Door{p.door()},
+		Admits: make([]kernel.Admit, 0, len(peers)),
 	}
 	var junk []overlay.Junk
 	for _, h := range self.Halves() {
@@ -168,6 +173,8 @@ func planHalf(state *kernel.State, p params, self overlay.Self, h overlay.Half, 
 			junk = append(junk, overlay.Junk{Key: peer.Subnet.String(), Reason: err.Error()})
 			continue
 		}
+		// One that is reached directly may see that otherwise.
+		state.Admits = append(state.Admits, kernel.Admit{Door: p.door(), From: peer.PublicIP})
 		if route, err := h.Direct(peer); err == nil && p.DirectRouting {
 			state.Routes = append(state.Routes, route)
 			direct = true

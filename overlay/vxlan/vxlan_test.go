@@ -95,6 +95,9 @@ fdb flannel.1 5e:01:02:03:04:05 dst 172.24.152.190
 fdb flannel.1 5e:01:02:03:04:06 dst 172.24.152.192
 route 10.2.28.0/24 via 10.2.28.0 dev flannel.1 onlink
 route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink
+door udp 8472 vni 1
+admit udp 8472 vni 1 from 172.24.152.190
+admit udp 8472 vni 1 from 172.24.152.192
 forward in fl-0123456789ab out flannel.1 src 10.2.46.0/24 dst 10.2.0.0/16
 forward in flannel.1 out fl-0123456789ab src 10.2.0.0/16 dst 10.2.46.0/24
 seal in br-* out eth0 udp 8472
@@ -162,6 +165,10 @@ fdb flannel.1 5e:01:02:03:04:06 dst 172.24.152.192
 route 10.2.28.0/24 via 10.2.28.0 dev flannel.1 onlink
 route 10.2.29.0/24 via 10.2.29.0 dev flannel.1 onlink
 route fd00:5:0:1c::/64 via fd00:5:0:1c:: dev flannel-v6.1 onlink
+door udp 8472 vni 1
+admit udp 8472 vni 1 from 172.24.152.190
+admit udp 8472 vni 1 from 172.24.152.192
+admit udp 8472 vni 1 from fd00:c0::190
 forward in fl-0123456789ab out flannel-v6.1 src fd00:5:0:2e::/64 dst fd00:5::/48
 forward in fl-0123456789ab out flannel.1 src 10.2.46.0/24 dst 10.2.0.0/16
 forward in flannel-v6.1 out fl-0123456789ab src fd00:5::/48 dst fd00:5:0:2e::/64
