@@ -56,10 +56,15 @@ func dual() report.Status {
 	n.Peers[0].IPv6Subnet, n.Peers[0].PublicIPv6 = prefix("fd00:5:0:8::/64"), addr("fd00:c0::2")
 	n.Peers = append(n.Peers, report.Peer{Subnet: prefix("10.5.9.0/24"), PublicIP: addr("192.0.2.3"), Backend: "vxlan"})
 	n.Ports[0].IPv6 = addr("fd00:5:0:7::2")
+	n.Published = append(n.Published, report.Published{
+		Proto: "tcp", Host: netip.MustParseAddrPort("[::]:8080"), To: netip.MustParseAddrPort("[fd00:5:0:7::2]:80"), Endpoint: n.Ports[0].Endpoint,
+	})
 	bare := *n
 	bare.Name, bare.IPv6Subnet, bare.PublicIPv6, bare.Peers, bare.Ports = "bare", netip.Prefix{}, netip.Addr{}, bare.Peers[1:], nil
+	bare.Published = nil
 	tunnel := *n
 	tunnel.Name, tunnel.Backend, tunnel.PublicIPv6, tunnel.Peers, tunnel.Ports = "tunnel", "udp", netip.Addr{}, nil, nil
+	tunnel.Published = nil
 	s.Networks = append(s.Networks, bare, tunnel)
 	return s
 }
