@@ -202,6 +202,9 @@ func (c *Clerk) Join(ctx context.Context, req *network.JoinRequest) (*network.Jo
 	if joined.Gateway.IsValid() {
 		answer.Gateway = joined.Gateway.String()
 	}
+	if joined.GatewayIPv6.IsValid() {
+		answer.GatewayIPv6 = joined.GatewayIPv6.String()
+	}
 	return answer, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/docker/go-plugins-helpers/network"
 
@@ -76,17 +77,20 @@ func parsePorts(raw map[string]any) ([]overlay.Publish, error) {
 }
 
 func (b binding) publish() (overlay.Publish, error) {
-	host := netip.IPv4Unspecified()
+	var host netip.Addr // of every family that the container has
 	if b.HostIP != "" {
 		var err error
 		if host, err = netip.ParseAddr(b.HostIP); err != nil {
 			return overlay.Publish{}, fmt.Errorf("host address %q is no IP address; correct it or leave it out", b.HostIP)
 		}
 	}
+	host = host.Unmap()
 	proto := kernel.Protocol(b.Proto)
 	switch {
-	case !host.Is4():
-		return overlay.Publish{}, fmt.Errorf("host address %s: ports are published on IPv4 addresses only; give one, or leave it out", host)
+	case host == netip.IPv6Loopback():
+		return overlay.Publish{}, fmt.Errorf("host address ::1: Linux leads nothing from there to a container; give 127.0.0.1 or another address of this host, or leave it out")
+	case host.Is6() && (host.IsLinkLocalUnicast() || host.IsMulticast()):
+		return overlay.Publish{}, fmt.Errorf("host address %s: nobody reaches a container by it; give another address of this host, or leave it out", host)
 	case proto != kernel.TCP && proto != kernel.UDP && proto != kernel.SCTP:
 		return overlay.Publish{}, fmt.Errorf("protocol %s; give tcp, udp or sctp", proto)
 	case b.Port == 0:
@@ -104,6 +108,9 @@ func (b binding) String() string {
 	text := ""
 	if b.HostIP != "" {
 		text = b.HostIP + ":"
+		if strings.Contains(b.HostIP, ":") {
+			text = "[" + b.HostIP + "]:"
+		}
 	}
 	if b.HostPort != 0 {
 		text += fmt.Sprint(b.HostPort)

@@ -224,6 +224,9 @@ func (o *Overlay) Join(ctx context.Context, dockerNet, endpoint string) (Joined,
 	joined.IPv6 = slices.ContainsFunc(n.Ports, func(p Port) bool { return p.Endpoint == endpoint && p.IPv6.IsValid() })
 	if n.Docker != nil && n.Docker.leadsOut() {
 		joined.Gateway = joined.Network.Gateway
+		if joined.IPv6 {
+			joined.GatewayIPv6 = joined.Network.IPv6Subnet.Addr().Next()
+		}
 	}
 	return joined, nil
 }

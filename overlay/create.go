@@ -1,20 +1,11 @@
 package overlay
 
 import (
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"net/netip"
 )
-
-// Pool is where new networks take their CIDR from.
-type Pool struct {
-	Base netip.Prefix
-	Bits int // of every network's CIDR
-}
 
 // initial makes the config to create where the store has none: that of the
 // settings for the default network, and for a name one with a CIDR, and what
@@ -39,29 +30,44 @@ func (o *Overlay) initial(req Request) (Initial, error) {
 		return nil, fmt.Errorf("--ipam-opt backend=%s: %w", kind, err)
 	}
 	return func(others map[string]Config) ([]byte, error) {
-		network, taken := cfg.Network, others
-		if req.Name == "" {
-			if name, found := overlapping(network, others); found {
-				return nil, fmt.Errorf("setting NETWORK=%s overlaps %s (%s): choose another", network, title(name), others[name].Network)
-			}
-		} else {
+		taken := others
+		if req.Name != "" {
 			// What the default network will have is not free either.
 			taken = map[string]Config{"": preset}
 			maps.Copy(taken, others)
-			if network, err = o.cidr(req, cfg.SubnetLen, taken); err != nil {
-				return nil, err
-			}
+		}
+		network, six, err := o.networks(req, cfg, taken)
+		if err != nil {
+			return nil, err
 		}
 		raw, err := backend.Distinct(cfg.Backend.Raw, backendsOf(taken, kind))
 		if err != nil {
 			return nil, fmt.Errorf("backend %s: %w", kind, err)
 		}
 		text, err := NewConfig(network, cfg.SubnetLen, raw)
-		if err == nil && cfg.EnableIPv6 && req.Name == "" {
-			return DualStack(text, cfg.IPv6Network)
+		if err == nil && six.IsValid() {
+			return DualStack(text, six)
 		}
 		return text, err
 	}, nil
+}
+
+// networks are a new network's CIDRs, that of IPv6 zero for none: the default
+// network's of the settings, and for a name free ones.
+func (o *Overlay) networks(req Request, preset Config, others map[string]Config) (four, six netip.Prefix, err error) {
+	if req.Name == "" {
+		if name, found := overlapping(preset.Network, others); found {
+			return four, six, fmt.Errorf("setting NETWORK=%s overlaps %s (%s): choose another", preset.Network, title(name), others[name].Network)
+		}
+		if name, found := overlapping(preset.IPv6Network, others); found {
+			return four, six, fmt.Errorf("setting IPV6_NETWORK=%s overlaps %s (%s): choose another", preset.IPv6Network, title(name), others[name].IPv6Network)
+		}
+		return preset.Network, preset.IPv6Network, nil
+	}
+	if four, err = o.cidr(req, preset.SubnetLen, others); err == nil && o.opt.Pool.IPv6Base.IsValid() {
+		six, err = o.ipv6(req.Name, others)
+	}
+	return four, six, err
 }
 
 // backendsOf lists the Backend objects of one kind.
@@ -72,14 +78,6 @@ func backendsOf(networks map[string]Config, kind string) (all []json.RawMessage)
 		}
 	}
 	return all
-}
-
-// dockers are the pools from which an engine takes the subnets of its own
-// networks, unless its daemon.json says otherwise.
-var dockers = []netip.Prefix{
-	netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("172.18.0.0/15"),
-	netip.MustParsePrefix("172.20.0.0/14"), netip.MustParsePrefix("172.24.0.0/13"),
-	netip.MustParsePrefix("192.168.0.0/16"),
 }
 
 // roomy is by how many bits at least a host's subnet is longer than its network's
@@ -103,41 +101,5 @@ func (o *Overlay) cidr(req Request, subnetLen int, others map[string]Config) (ne
 	if !pool.Base.IsValid() || pool.Bits+roomy > subnetLen {
 		return netip.Prefix{}, fmt.Errorf("%s does not exist yet, and the CIDRs of the setting NETWORK_POOL (%s) have no room for subnets of %d bits: give it one with --subnet", title(req.Name), pool, subnetLen)
 	}
-	var why error
-	for p := range pool.all() {
-		if _, taken := overlapping(p, others); taken {
-			continue
-		}
-		if why = o.free(p); why == nil {
-			return p, nil
-		}
-	}
-	return netip.Prefix{}, errors.Join(fmt.Errorf("the setting NETWORK_POOL (%s) has no CIDR left for %s: give it one with --subnet", pool, title(req.Name)), why)
-}
-
-// free tells why a CIDR of the pool is not: this host or Docker has other plans.
-func (o *Overlay) free(p netip.Prefix) error {
-	for _, d := range dockers {
-		if d.Overlaps(p) {
-			return fmt.Errorf("%s overlaps %s, from which Docker takes subnets for networks of its own", p, d)
-		}
-	}
-	return o.avoid(p)
-}
-
-// String is the pool as Docker writes its own.
-func (p Pool) String() string { return fmt.Sprintf("base=%s,size=%d", p.Base, p.Bits) }
-
-// all yields the pool's CIDRs in order.
-func (p Pool) all() iter.Seq[netip.Prefix] {
-	return func(yield func(netip.Prefix) bool) {
-		four := p.Base.Masked().Addr().As4()
-		first := uint64(binary.BigEndian.Uint32(four[:]))
-		for n := range uint64(1) << (p.Bits - p.Base.Bits()) {
-			binary.BigEndian.PutUint32(four[:], uint32(first+n<<(32-p.Bits)))
-			if !yield(netip.PrefixFrom(netip.AddrFrom4(four), p.Bits)) {
-				return
-			}
-		}
-	}
+	return o.firstFree(pool.Base, pool.Bits, req.Name, others)
 }

@@ -65,11 +65,14 @@ func TestNamedNetworks(t *testing.T) {
 // host's wish: each network is the same for all, and shares neither CIDR nor VNI
 // with another.
 func TestNetworksAtOnce(t *testing.T) {
+	pool := func(o *overlay.Options) {
+		o.Pool.IPv6Base, o.Pool.IPv6Bits = netip.MustParsePrefix("fd00:80::/40"), 56
+	}
 	_, store := realStore(t)
 	names := []string{"", "red", "green", "grey", "amber", "olive"}
 	var g errgroup.Group
 	for i := range 20 {
-		h := start(t, store, newBoard(fmt.Sprintf("192.0.2.%d", i+1)), t.TempDir())
+		h := start(t, store, newDualBoard(fmt.Sprintf("192.0.2.%d", i+1), fmt.Sprintf("fd00:c0::%d", i+1)), t.TempDir(), dualStack(t), pool)
 		for _, name := range []string{names[i%len(names)], names[(i+1)%len(names)]} {
 			g.Go(func() error {
 				_, err := h.Acquire(t.Context(), overlay.Request{Name: name})
@@ -90,15 +93,20 @@ func TestNetworksAtOnce(t *testing.T) {
 		if err := json.Unmarshal(cfg.Backend.Raw, &backend); err != nil {
 			t.Fatal(err)
 		}
-		for _, own := range []string{cfg.Network.String(), fmt.Sprintf("VNI %d", backend.VNI)} {
+		for _, own := range []string{cfg.Network.String(), cfg.IPv6Network.String(), fmt.Sprintf("VNI %d", backend.VNI)} {
 			if other, taken := seen[own]; taken {
 				t.Errorf("%q and %q both have %s", name, other, own)
 			}
 			seen[own] = name
 		}
 	}
-	if got := all[""].Network.String(); got != "10.5.0.0/16" {
+	if got := all[""].Network.String() + " " + all[""].IPv6Network.String(); got != "10.5.0.0/16 fd00:5::/48" {
 		t.Errorf("the default network is %s", got)
+	}
+	for _, want := range []string{"fd00:80::/56", "fd00:80:0:100::/56", "fd00:80:0:200::/56", "fd00:80:0:300::/56", "fd00:80:0:400::/56"} {
+		if _, taken := seen[want]; !taken {
+			t.Errorf("no network has %s: %v", want, seen)
+		}
 	}
 }
 

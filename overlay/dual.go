@@ -81,6 +81,9 @@ func (o *Overlay) lacksIPv6(r record) error {
 	switch {
 	case err != nil:
 		return err
+	case !r.Config.EnableIPv6 && r.Name != "":
+		return fmt.Errorf("it was made with IPv4 alone, where the setting NETWORK_POOL has no ipv6-base: leave --ipv6 out, or set NETWORK_POOL such as %s,ipv6-base=fd00:80::/40,ipv6-size=56 on every host, remove the network with docker flannel network rm %s and create it anew",
+			o.opt.Pool.fours(), r.Name)
 	case !r.Config.EnableIPv6:
 		return errors.New("the network's config says nothing of IPv6; it was made without the setting IPV6_NETWORK: leave --ipv6 out, or put EnableIPv6 true and an IPv6Network such as fd00:5::/48 into the config in etcd and create the Docker network anew on every host")
 	case pub.NoIPv6 != nil:

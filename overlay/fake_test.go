@@ -284,6 +284,9 @@ func (b *board) Hold(p kernel.Protocol, host netip.AddrPort) (io.Closer, uint16,
 	defer b.mu.Unlock()
 	port := cmp.Or(host.Port(), 49152)
 	name := fmt.Sprintf("%d/%s", port, p)
+	if host.Addr().Is6() {
+		name += " over IPv6"
+	}
 	if _, taken := b.taken[name]; taken {
 		return nil, 0, kernel.ErrTaken
 	}

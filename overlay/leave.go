@@ -3,14 +3,13 @@ package overlay
 import (
 	"context"
 	"fmt"
-	"net/netip"
 )
 
 // Leave gives back at once what this host holds of a network: the lease it
-// knows, and those of subnets, which the store says are this host's. It is
+// knows, and those that the store says are this host's. It is
 // refused while a Docker network uses the network, or another program on this
 // host does. Reservations stay.
-func (o *Overlay) Leave(ctx context.Context, name string, cfg Config, subnets []netip.Prefix) error {
+func (o *Overlay) Leave(ctx context.Context, name string, cfg Config, stored []Lease) error {
 	n := o.reserve(name)
 	if err := n.enter(ctx); err != nil {
 		return err
@@ -31,11 +30,12 @@ func (o *Overlay) Leave(ctx context.Context, name string, cfg Config, subnets []
 		return err
 	}
 	leases := []Lease{}
-	for _, subnet := range subnets {
-		leases = append(leases, Lease{Subnet: subnet, PublicIP: under.PublicIP})
+	for _, l := range stored {
+		l.PublicIP = under.PublicIP
+		leases = append(leases, l)
 	}
 	if r.Leased {
-		leases = append(leases, Lease{Subnet: r.Subnet, PublicIP: r.Underlay.PublicIP})
+		leases = append(leases, Lease{Subnet: r.Subnet, IPv6Subnet: r.IPv6Subnet, PublicIP: r.Underlay.PublicIP})
 	}
 	for _, l := range leases {
 		if err := o.opt.Store.Release(ctx, name, l); err != nil {

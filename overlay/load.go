@@ -112,8 +112,8 @@ func (r *record) checkPorts() error {
 
 func (r *record) checkPublished() error {
 	for _, p := range r.Published {
-		known := slices.ContainsFunc(r.Ports, func(port Port) bool { return port.Endpoint == p.Endpoint && port.Addr == p.To.Addr() })
-		if !known || !p.Host.Addr().Is4() || p.Host.Port() == 0 || p.To.Port() == 0 || !r.Docker.leadsOut() {
+		known := slices.ContainsFunc(r.Ports, func(port Port) bool { return port.Endpoint == p.Endpoint && port.has(p.To.Addr()) })
+		if !known || !p.Host.IsValid() || p.Host.Addr().Is4() != p.To.Addr().Is4() || p.Host.Port() == 0 || p.To.Port() == 0 || !r.Docker.leadsOut() {
 			return fmt.Errorf("published port %s to %s: not one of network %s", p.Host, p.To, head(r.Docker.ID))
 		}
 	}

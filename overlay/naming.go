@@ -48,7 +48,7 @@ func (o *Overlay) resolve(ctx context.Context, req Request) (Request, error) {
 // overlapping returns the name of a network whose CIDR overlaps p.
 func overlapping(p netip.Prefix, others map[string]Config) (name string, found bool) {
 	for _, name := range slices.Sorted(maps.Keys(others)) {
-		if others[name].Network.Overlaps(p) {
+		if others[name].Network.Overlaps(p) || others[name].IPv6Network.Overlaps(p) {
 			return name, true
 		}
 	}

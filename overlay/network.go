@@ -86,6 +86,8 @@ type Joined struct {
 	Network   Network
 	Gateway   netip.Addr // of the default route; invalid for none
 	IPv6      bool       // the port has an IPv6 address
+	// GatewayIPv6 is that of the IPv6 default route; invalid for none.
+	GatewayIPv6 netip.Addr
 }
 
 // shortID is how much of a Docker id an interface name has room for: the

@@ -38,6 +38,9 @@ func (o *Overlay) plan() kernel.State {
 		want.Egresses = append(want.Egresses, bridge.Egresses...)
 		want.Publishes = append(want.Publishes, bridge.Publishes...)
 		inside = append(inside, n.Config.Network)
+		if n.Config.EnableIPv6 {
+			inside = append(inside, n.Config.IPv6Network)
+		}
 		if n.Docker.IPv6Subnet.IsValid() {
 			want.Sysctls = append(want.Sysctls, planSilence(n.Ports)...)
 		}
@@ -153,6 +156,9 @@ func planOut(r *record, b Bridge) (out kernel.State) {
 	}
 	name := b.Name()
 	out.Egresses = []kernel.Egress{{Bridge: name, Src: r.Subnet, Masq: !b.NoMasq, Uplink: r.Underlay.Name}}
+	if b.IPv6Subnet.IsValid() {
+		out.Egresses = append(out.Egresses, kernel.Egress{Bridge: name, Src: b.IPv6Subnet, Masq: !b.NoMasq, Uplink: r.Underlay.Name})
+	}
 	for _, p := range r.Published {
 		out.Publishes = append(out.Publishes, kernel.Publish{Bridge: name, Proto: p.Asked.Proto, Host: p.Host, To: p.To})
 	}

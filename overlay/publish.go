@@ -14,8 +14,10 @@ import (
 // Publish asks for a port of this host that leads to a container's.
 type Publish struct {
 	Proto kernel.Protocol
-	Port  uint16     // of the container
-	Host  netip.Addr // of this host; the unspecified one for all it has
+	Port  uint16 // of the container
+	// Host is an address of this host; an unspecified one for all it has in that
+	// family, the zero one for all it has in the families of the container.
+	Host netip.Addr
 	// First and Last are the ports of this host of which the lowest free one
 	// is taken; 0 for any free one.
 	First, Last uint16
@@ -83,27 +85,56 @@ func (o *Overlay) publish(dockerNet, endpoint string, asked []Publish) (changed 
 	if at < 0 && len(asked) > 0 {
 		return false, fmt.Errorf("endpoint %s is not known on this host: restart the container", head(endpoint))
 	}
-	var before []Publish
-	for _, p := range n.Published {
-		if p.Endpoint == endpoint {
-			before = append(before, p.Asked)
-		}
-	}
-	if slices.Equal(before, asked) {
+	if slices.Equal(n.asked(endpoint), asked) {
 		return false, nil
 	}
 	n.withdraw(endpoint)
 	o.holdPublished()
 	for _, ask := range asked {
-		host, err := o.pick(ask)
+		ways, err := n.Ports[at].ways(ask)
+		if err == nil {
+			ways, err = o.pick(ask, ways)
+		}
 		if err != nil {
 			n.withdraw(endpoint)
 			o.holdPublished()
 			return false, fmt.Errorf("publish port %d/%s of container %s: %w", ask.Port, ask.Proto, n.Ports[at].Addr, err)
 		}
-		n.Published = append(slices.Clip(n.Published), Published{endpoint, ask, host, netip.AddrPortFrom(n.Ports[at].Addr, ask.Port)})
+		n.Published = append(slices.Clip(n.Published), ways...)
 	}
 	return true, nil
+}
+
+// asked is what was asked for an endpoint, in that order. What was asked for
+// both families is found at IPv4's part, which every container has.
+func (n *network) asked(endpoint string) []Publish {
+	var all []Publish
+	for _, p := range n.Published {
+		if p.Endpoint == endpoint && (p.Asked.Host.IsValid() || p.Host.Addr().Is4()) {
+			all = append(all, p.Asked)
+		}
+	}
+	return all
+}
+
+// ways are the addresses of this host that are asked for, each with the
+// container's of the same family; their ports are to be picked.
+func (p Port) ways(ask Publish) ([]Published, error) {
+	four := Published{p.Endpoint, ask, netip.AddrPortFrom(netip.IPv4Unspecified(), 0), netip.AddrPortFrom(p.Addr, ask.Port)}
+	six := Published{p.Endpoint, ask, netip.AddrPortFrom(netip.IPv6Unspecified(), 0), netip.AddrPortFrom(p.IPv6, ask.Port)}
+	switch host := ask.Host; {
+	case !host.IsValid() && p.IPv6.IsValid():
+		return []Published{four, six}, nil
+	case !host.IsValid():
+		return []Published{four}, nil
+	case host.Is4():
+		four.Host = netip.AddrPortFrom(host, 0)
+		return []Published{four}, nil
+	case !p.IPv6.IsValid():
+		return nil, fmt.Errorf("host address %s: the container has no IPv6 address; give one of IPv4, leave it out, or create the network with --ipv6", host)
+	}
+	six.Host = netip.AddrPortFrom(ask.Host, 0)
+	return []Published{six}, nil
 }
 
 // withdraw forgets the ports that lead to an endpoint.
@@ -111,40 +142,88 @@ func (n *network) withdraw(endpoint string) {
 	n.Published = slices.DeleteFunc(slices.Clone(n.Published), func(p Published) bool { return p.Endpoint == endpoint })
 }
 
-// pick takes a port of this host; the caller holds mu.
-func (o *Overlay) pick(ask Publish) (netip.AddrPort, error) {
+// freePorts is how many free ports are tried until one is free in both families.
+const freePorts = 16
+
+// pick takes the lowest port that is free at all the ways' host addresses; the
+// caller holds mu.
+func (o *Overlay) pick(ask Publish, ways []Published) ([]Published, error) {
+	first, last, tries := int(ask.First), int(ask.Last), 1
+	if first == 0 && len(ways) > 1 {
+		tries = freePorts
+	}
 	var why error
-	for number := int(ask.First); number <= int(ask.Last); number++ {
-		host := netip.AddrPortFrom(ask.Host, uint16(number))
-		if why = o.publishedAt(ask.Proto, host); why != nil {
-			continue
+	for number := first; number <= last; number++ {
+		for range tries {
+			picked, err := o.holdAll(ask.Proto, uint16(number), ways)
+			if err == nil {
+				return picked, nil
+			}
+			why = err
+			if !errors.Is(err, kernel.ErrTaken) && !errors.Is(err, errPublished) {
+				return nil, err
+			}
 		}
-		socket, port, err := o.opt.Ports.Hold(ask.Proto, host)
-		if err == nil {
-			host = netip.AddrPortFrom(ask.Host, port)
-			o.holds[held{ask.Proto, host}] = socket
-			return host, nil
-		}
-		why = fmt.Errorf("port %s: %w", held{ask.Proto, host}, err)
-		if !errors.Is(err, kernel.ErrTaken) {
-			return host, why
-		}
-		why = fmt.Errorf("%w; find it with: ss -lnp 'sport = :%d'; or publish another port", why, number)
 	}
-	if ask.Last > ask.First {
-		why = fmt.Errorf("none of the ports %d-%d of %s is free; the last: %w", ask.First, ask.Last, ask.Host, why)
+	if last > first {
+		why = fmt.Errorf("none of the ports %d-%d of %s is free; the last: %w", first, last, ways[0].Host.Addr(), why)
 	}
-	return netip.AddrPort{}, why
+	return nil, why
 }
+
+// holdAll holds one port at all the ways' host addresses, or at none. With number
+// 0 it is any that is free at the first.
+func (o *Overlay) holdAll(proto kernel.Protocol, number uint16, ways []Published) (_ []Published, err error) {
+	var taken []held
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, port := range taken {
+			err = errors.Join(err, o.holds[port].Close())
+			delete(o.holds, port)
+		}
+	}()
+	picked := slices.Clone(ways)
+	for i := range picked {
+		host := netip.AddrPortFrom(picked[i].Host.Addr(), number)
+		if err := o.publishedAt(proto, host); err != nil {
+			return nil, err
+		}
+		socket, got, err := o.opt.Ports.Hold(proto, host)
+		if err != nil {
+			return nil, notHeld(held{proto, host}, err)
+		}
+		number = got
+		picked[i].Host = netip.AddrPortFrom(host.Addr(), got)
+		port := held{proto, picked[i].Host}
+		o.holds[port] = socket
+		taken = append(taken, port)
+	}
+	return picked, nil
+}
+
+// notHeld says why a port was not held, and what to do.
+func notHeld(port held, err error) error {
+	err = fmt.Errorf("port %s: %w", port, err)
+	if errors.Is(err, kernel.ErrTaken) {
+		err = fmt.Errorf("%w; find it with: ss -lnp 'sport = :%d'; or publish another port", err, port.host.Port())
+	}
+	return err
+}
+
+// errPublished says that a container of ours has the port.
+var errPublished = errors.New("publish another port, or stop that container")
 
 // publishedAt says which container of ours has the port; the caller holds mu.
 func (o *Overlay) publishedAt(proto kernel.Protocol, host netip.AddrPort) error {
 	for _, n := range o.sorted() {
 		for _, p := range n.Published {
-			meets := p.Host.Addr() == host.Addr() || p.Host.Addr().IsUnspecified() || host.Addr().IsUnspecified()
+			meets := p.Host.Addr() == host.Addr() ||
+				p.Host.Addr().Is4() == host.Addr().Is4() && (p.Host.Addr().IsUnspecified() || host.Addr().IsUnspecified())
 			if p.Asked.Proto == proto && p.Host.Port() == host.Port() && meets {
-				return fmt.Errorf("port %s is published for container %s (endpoint %s) of %s already: publish another port, or stop that container",
-					held{proto, p.Host}, p.To.Addr(), head(p.Endpoint), title(n.Name))
+				return fmt.Errorf("port %s is published for container %s (endpoint %s) of %s already: %w",
+					held{proto, p.Host}, p.To.Addr(), head(p.Endpoint), title(n.Name), errPublished)
 			}
 		}
 	}

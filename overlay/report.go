@@ -119,12 +119,16 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 	r := report.Network{
 		Name: n.Name, CIDR: n.Config.Network, IPv6CIDR: n.Config.IPv6Network, Backend: n.Config.Backend.Type, Subnet: n.Subnet, MTU: n.portMTU(),
 		Interface: n.Underlay.Name, PublicIP: n.Underlay.PublicIP, Lease: o.reportLease(n),
-		Leases: len(n.peers), Skipped: n.skipped.list(), Skips: n.skipped.total,
+		IPv6Subnet: n.IPv6Subnet,
+		Leases:     len(n.peers), Skipped: n.skipped.list(), Skips: n.skipped.total,
+	}
+	if n.IPv6Subnet.IsValid() {
+		r.PublicIPv6 = n.Underlay.IPv6.PublicIP
 	}
 	self, why := n.self(), n.skipped.why()
 	for _, l := range others(self, n.peers) {
 		r.Peers = append(r.Peers, report.Peer{
-			Subnet: l.Subnet, PublicIP: l.PublicIP, Backend: cmp.Or(l.BackendType, "udp"), Skipped: why[l.Subnet.String()],
+			Subnet: l.Subnet, PublicIP: l.PublicIP, IPv6Subnet: l.IPv6Subnet, PublicIPv6: l.PublicIPv6, Backend: cmp.Or(l.BackendType, "udp"), Skipped: why[l.Subnet.String()],
 		})
 	}
 	if n.Docker == nil {
@@ -147,7 +151,7 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 		}
 	}
 	for _, p := range n.Ports {
-		r.Ports = append(r.Ports, report.Port{Endpoint: p.Endpoint, Addr: p.Addr, MAC: p.MAC.String()})
+		r.Ports = append(r.Ports, report.Port{Endpoint: p.Endpoint, Addr: p.Addr, IPv6: p.IPv6, MAC: p.MAC.String()})
 	}
 	for _, p := range n.Published {
 		r.Published = append(r.Published, report.Published{Proto: p.Asked.Proto.String(), Host: p.Host, To: p.To, Endpoint: p.Endpoint})

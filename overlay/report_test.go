@@ -175,7 +175,7 @@ func TestLeave(t *testing.T) {
 		// One that this host does not know any more, and another host's.
 		old, other := foreign("10.5.9.0/24", "192.0.2.1", "vxlan"), foreign("10.5.10.0/24", "192.0.2.10", "vxlan")
 		store.edit(func() { store.down = nil; store.leases[old.Subnet] = old; store.leases[other.Subnet] = other })
-		if err := a.Leave(t.Context(), "", cfg, []netip.Prefix{old.Subnet, other.Subnet}); err != nil {
+		if err := a.Leave(t.Context(), "", cfg, []overlay.Lease{old, other}); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()

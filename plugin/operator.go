@@ -26,7 +26,7 @@ type tended interface {
 	Found(ctx context.Context, req overlay.Request) (overlay.Config, error)
 	// Leave gives back at once what this host holds of a network; refused
 	// while it is in use.
-	Leave(ctx context.Context, network string, cfg overlay.Config, subnets []netip.Prefix) error
+	Leave(ctx context.Context, network string, cfg overlay.Config, leases []overlay.Lease) error
 }
 
 // operator answers the operator's tool.
@@ -224,7 +224,7 @@ func (o *operator) create(ctx context.Context, w http.ResponseWriter, r *http.Re
 		return nil, refusal{http.StatusConflict, err}
 	}
 	o.log.Info("network created by the operator", "network", report.Title(req.Network), "cidr", cfg.Network, "backend", cfg.Backend.Type)
-	return report.Cluster{Network: req.Network, CIDR: cfg.Network, Backend: cfg.Backend.Type}, nil
+	return report.Cluster{Network: req.Network, CIDR: cfg.Network, IPv6CIDR: cfg.IPv6Network, Backend: cfg.Backend.Type}, nil
 }
 
 // leaveRequest is the body of a call to leave.
@@ -273,12 +273,14 @@ func (o *operator) leave(ctx context.Context, w http.ResponseWriter, r *http.Req
 // leaveOne gives back this host's leases of one network.
 func (o *operator) leaveOne(ctx context.Context, c report.Cluster) (report.Left, error) {
 	left := report.Left{Network: c.Network}
+	var leases []overlay.Lease
 	for _, l := range c.Leases {
 		switch {
 		case l.Here && l.Reserved:
 			left.Reserved = append(left.Reserved, l.Subnet)
 		case l.Here:
 			left.Given = append(left.Given, l.Subnet)
+			leases = append(leases, overlay.Lease{Subnet: l.Subnet, IPv6Subnet: l.IPv6Subnet})
 		}
 	}
 	known := slices.ContainsFunc(o.status().Networks, func(n report.Network) bool { return n.Name == c.Network })
@@ -289,7 +291,7 @@ func (o *operator) leaveOne(ctx context.Context, c report.Cluster) (report.Left,
 	if err != nil {
 		return left, err
 	}
-	if err := o.overlay.Leave(ctx, c.Network, cfg, left.Given); err != nil {
+	if err := o.overlay.Leave(ctx, c.Network, cfg, leases); err != nil {
 		if !etcd.Unreachable(err) {
 			err = refusal{http.StatusConflict, err}
 		}

@@ -70,7 +70,7 @@ var AllSettings = []Setting{
 	{"NETWORK", "10.5.0.0/16", "cluster network to create where etcd holds no config", configPart(0)},
 	{"SUBNET_LEN", "24", "length of the hosts' subnets in that network", configPart(1)},
 	{"IPV6_NETWORK", "", "IPv6 half of that cluster network, such as fd00:5::/48, of which every host has a /64; empty for IPv4 alone", configPart(3)},
-	{"NETWORK_POOL", "base=10.128.0.0/9,size=16", "where networks with a name of their own (--ipam-opt network=NAME) take their CIDR, unless --subnet gives one", readPool},
+	{"NETWORK_POOL", "base=10.128.0.0/9,size=16", "where networks with a name of their own (--ipam-opt network=NAME) take their CIDR, unless --subnet gives one; with ,ipv6-base=fd00:80::/40,ipv6-size=56 an IPv6 one too", readPool},
 	{"BACKEND", "vxlan", "backend of new networks: vxlan, host-gw, udp, or flannel's Backend object as JSON", configPart(2)},
 	{"IFACE", "", "interface that carries traffic between hosts: a name, or a regular expression for names or addresses; empty for the default route's", readIface},
 	{"PUBLIC_IP", "", "address at which the other hosts reach this one; empty for the interface's", readPublicIP},
@@ -163,21 +163,6 @@ func configPart(i int) func(*Settings, string) error {
 		return nil
 	}
 }
-
-func readPool(s *Settings, value string) error {
-	var base string
-	if _, err := fmt.Sscanf(strings.ReplaceAll(value, ",", " "), "base=%s size=%d", &base, &s.Pool.Bits); err == nil {
-		p, err := netip.ParsePrefix(base)
-		if err == nil && p.Addr().Is4() && p.Bits() <= s.Pool.Bits && s.Pool.Bits <= maxPoolBits {
-			s.Pool.Base = p.Masked()
-			return nil
-		}
-	}
-	return fmt.Errorf("give an IPv4 network and the length of the CIDRs in it, up to %d, such as base=10.128.0.0/9,size=16", maxPoolBits)
-}
-
-// maxPoolBits leaves a network at least four hosts with a few containers each.
-const maxPoolBits = 24
 
 func readEndpoints(s *Settings, value string) error {
 	for endpoint := range strings.SplitSeq(value, ",") {

@@ -54,13 +54,17 @@ func TestGoodSettings(t *testing.T) {
 		"ETCD_ENDPOINTS": "https://10.0.0.1:2379, http://[fd00::1]:2379,",
 		"ETCD_PREFIX":    "/net/", "BACKEND": `{"Type":"vxlan","VNI":7}`, "NETWORK": "10.9.3.0/16", "SUBNET_LEN": "26",
 		"IPV6_NETWORK": "fd00:9::1/48", "PUBLIC_IPV6": "fd00:c0::9",
-		"MTU": "1400", "LOG_LEVEL": "debug", "PUBLIC_IP": "10.0.0.9", "IFACE": "eth.*",
+		"NETWORK_POOL": "base=10.64.0.0/10,size=18,ipv6-base=fd00:80::7/40,ipv6-size=56",
+		"MTU":          "1400", "LOG_LEVEL": "debug", "PUBLIC_IP": "10.0.0.9", "IFACE": "eth.*",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(s.Endpoints) != 2 || s.Endpoints[1] != "http://[fd00::1]:2379" || s.Prefix != "/net" {
 		t.Errorf("%+v", s)
+	}
+	if got, want := s.Pool.String(), "base=10.64.0.0/10,size=18,ipv6-base=fd00:80::/40,ipv6-size=56"; got != want {
+		t.Errorf("pool %s, want %s", got, want)
 	}
 	if got, want := string(s.Config), `{"EnableIPv6":true,"Network":"10.9.0.0/16","IPv6Network":"fd00:9::/48","SubnetLen":26,"Backend":{"Type":"vxlan","VNI":7}}`; got != want {
 		t.Errorf("config %s, want %s", got, want)
@@ -83,6 +87,15 @@ func TestWrongSettings(t *testing.T) {
 		{"SUBNET_LEN", "31", "SubnetLen"},
 		{"IPV6_NETWORK", "10.5.0.0/16", "fd00:5::/48"},
 		{"IPV6_NETWORK", "fd00:5::/125", "/124 or larger"},
+		{"NETWORK_POOL", "10.128.0.0/9", "base=10.128.0.0/9,size=16"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=25", "up to 24"},
+		{"NETWORK_POOL", "base=fd00:80::/40,size=16", "IPv4 network"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=16,size=18", "size is given twice"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=16,color=red", "ipv6-base=fd00:80::/40,ipv6-size=56"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=16,ipv6-base=fd00:80::/40", "ipv6-size=56"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=16,ipv6-base=10.64.0.0/10,ipv6-size=16", "an IPv6 network"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=16,ipv6-base=fd00:80::/40,ipv6-size=63", "up to 62"},
+		{"NETWORK_POOL", "base=10.128.0.0/9,size=16,ipv6-base=fd00:80::/32,ipv6-size=56", "at most 16 more"},
 		{"PUBLIC_IPV6", "10.0.0.1", "fd00:c0::1"},
 		{"PUBLIC_IPV6", "fe80::1", "link-local"},
 		{"BACKEND", "vxlam", "vxlan"},

@@ -114,12 +114,14 @@ func TestDualStackLife(t *testing.T) {
 	addIPv6(t, one, two)
 	for _, h := range cluster.hosts {
 		refused(h, "--subnet fd00:6::/48", "--subnet", "fd00:6::/48", network)
+		refused(h, "the setting NETWORK_POOL has no ipv6-base", "--ipam-opt", "network=red", network)
 		// Only --ip and --ip6 need --subnet.
 		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", "--ipv6", network)
 		contains(t, "network inspect", docker(t, h, "network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", network), "10.5.", "fd00:5:0:")
 		docker(t, h, "network", "rm", network)
 	}
 	create(t, cluster.hosts, "--ipv6", "--subnet", cidr, "--subnet", cidr6)
+	t.Run("tool", func(t *testing.T) { operateDual(t, one) })
 	for _, key := range leases(t) {
 		contains(t, "lease", key, "&fd00:5:0:", "::-64")
 	}
@@ -196,23 +198,6 @@ func TestDualStackLife(t *testing.T) {
 	})
 }
 
-// TestDualStackGateway has the containers' IPv4 way out lead through the bridge
-// of a dual-stack network: both families cross between the hosts as before.
-func TestDualStackGateway(t *testing.T) {
-	one, two := cluster.hosts[0], cluster.hosts[1]
-	addIPv6(t, one, two)
-	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
-	create(t, cluster.hosts, "--ipv6", "-o", "gateway=flannel")
-	dual(t, one, "here", "busybox", "sleep", "1000")
-	there4, there := dual(t, two, "there", "busybox", "sleep", "1000")
-	for _, to := range []string{there4, there, netlab.Outside} {
-		docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", to)
-	}
-	if routes := docker(t, one, "exec", "here", "ip", "-6", "route"); strings.Contains(routes, "default") {
-		t.Errorf("an IPv6 default route:\n%s", routes)
-	}
-}
-
 // sixes is what a host's kernel has of IPv6 on flannel networks.
 func sixes(t testing.TB, h *netlab.Host) string {
 	t.Helper()
@@ -245,4 +230,37 @@ func TestDualStackGoes(t *testing.T) {
 	if left := leases(t); len(left) != 0 {
 		t.Errorf("leases left: %v", left)
 	}
+}
+
+// operateDual looks at a dual-stack network as an operator does, and has a lease
+// of both families that an earlier life of the host has left given back.
+func operateDual(t *testing.T, h *netlab.Host) {
+	equipCLI(t, h)
+	gateway := sh(t, h, "ip -o -6 addr show scope global | grep -o 'fd00:5:[^ ]*::1/64'")
+	six := strings.TrimSuffix(gateway, "1/64") + "/64"
+	out := flannel(t, h, 0, "status")
+	t.Log("\n" + out)
+	contains(t, "status", out, "ipv6     "+six+"  of "+cidr6+", PublicIPv6 fd00:c0::1", "IPV6 PEER", "fd00:c0::2", "all is well")
+	contains(t, "leases", flannel(t, h, 0, "leases"), cidr+" "+cidr6, six, "fd00:c0::1", "fd00:c0::2")
+	contains(t, "network ls", flannel(t, h, 0, "network", "ls"), cidr+" "+cidr6)
+	contains(t, "env", flannel(t, h, 0, "env"), "FLANNEL_IPV6_NETWORK="+cidr6+"\nFLANNEL_IPV6_SUBNET="+gateway+"\nFLANNEL_MTU=1430")
+
+	other := prefix + "/old"
+	etcdctl := func(args ...string) string {
+		t.Helper()
+		out, err := cluster.lab.Etcdctl(t.Context(), fmt.Sprintf("http://%s:2379", cluster.hosts[0].Addr()), args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	etcdctl("put", other+"/config", `{"EnableIPv6":true,"Network":"10.88.0.0/16","IPv6Network":"fd00:88::/48","Backend":{"Type":"host-gw"}}`)
+	lease := strings.Fields(etcdctl("lease", "grant", "600"))[1]
+	etcdctl("put", "--lease="+lease, other+"/subnets/10.88.7.0-24&fd00:88:0:7::-64", fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":"fd00:c0::1","BackendType":"host-gw"}`, h.Addr()))
+	contains(t, "leases", flannel(t, h, 0, "leases", "old"), "10.88.7.0/24", "fd00:88:0:7::/64", "this host")
+	contains(t, "leave", flannel(t, h, 0, "leave", "--network", "old"), "10.88.7.0/24 of network old is given back")
+	if left := strings.TrimSpace(etcdctl("get", "--prefix", "--keys-only", other+"/subnets")); left != "" {
+		t.Errorf("leases after leave: %s", left)
+	}
+	flannel(t, h, 0, "network", "rm", "old")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,17 +18,23 @@ import (
 // witnessOutside has a witness on the wire, beyond the hosts' own network.
 func witnessOutside(t *testing.T) string {
 	t.Helper()
+	return witnessAt(t, netlab.Outside)
+}
+
+// witnessAt has a witness at one of the wire's addresses.
+func witnessAt(t *testing.T, addr string) string {
+	t.Helper()
 	var tcp net.Listener
 	var udp net.PacketConn
 	err := cluster.lab.Wire().Do(func() (err error) {
-		tcp, udp, err = openWitness(netlab.Outside)
+		tcp, udp, err = openWitness(addr)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tcp.Close(); udp.Close() })
-	return fmt.Sprintf("%s:%d", netlab.Outside, witnessPort)
+	return net.JoinHostPort(addr, strconv.Itoa(witnessPort))
 }
 
 // leadTo gives the wire a route for the length of a test.
@@ -83,7 +90,7 @@ func TestGateway(t *testing.T) {
 			t.Run("taken", func(t *testing.T) { checkTaken(t, h, addrs[h]) })
 		})
 	}
-	t.Run("streams", func(t *testing.T) { checkStream(t, cluster.hosts[0], cluster.hosts[1]) })
+	t.Run("streams", func(t *testing.T) { checkStream(t, cluster.hosts[0], cluster.hosts[1], at(cluster.hosts[0], 8087)) })
 	for i, h := range cluster.hosts {
 		t.Run("the plugin dies on "+h.Name(), func(t *testing.T) { checkDeath(t, h, cluster.hosts[1-i]) })
 	}
@@ -199,11 +206,11 @@ func notFree(t *testing.T, h *netlab.Host) {
 }
 
 // checkStream sends from one socket all the time, before the port is published and
-// while it goes from one container to another.
-func checkStream(t *testing.T, h, other *netlab.Host) {
+// while it goes from one container to another: h's port 8087, as other knows it.
+func checkStream(t *testing.T, h, other *netlab.Host, to string) {
 	var c net.Conn
 	err := other.Do(func() (err error) {
-		c, err = net.Dial("udp4", at(h, 8087))
+		c, err = net.Dial("udp", to)
 		return err
 	})
 	if err != nil {

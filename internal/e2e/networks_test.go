@@ -119,6 +119,42 @@ func TestNetworks(t *testing.T) {
 	})
 }
 
+// TestNetworksDualStack has two networks with IPv6 CIDRs of their own out of the
+// pool, one of which a host joins by its IPv4 CIDR.
+func TestNetworksDualStack(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	addIPv6(t, one, two)
+	install(t, cluster.hosts, "NETWORK_POOL=base=10.128.0.0/9,size=16,ipv6-base=fd00:80::/40,ipv6-size=56")
+	named(t, one, "red", "--ipv6", "--ipam-opt", "network=red")
+	named(t, two, "red", "--ipv6", "--ipam-opt", "network=red")
+	named(t, one, "green", "--ipv6", "--ipam-opt", "network=green", "--subnet", "10.77.0.0/16")
+	named(t, two, "green", "--ipv6", "--subnet", "10.77.0.0/16", "--subnet", "fd00:80:0:100::/56")
+	for key, want := range map[string]string{
+		"/red/config":   `{"EnableIPv6":true,"Network":"10.128.0.0/16","IPv6Network":"fd00:80::/56","SubnetLen":24,"Backend":{"Type":"vxlan","VNI":2}}`,
+		"/green/config": `{"EnableIPv6":true,"Network":"10.77.0.0/16","IPv6Network":"fd00:80:0:100::/56","SubnetLen":24,"Backend":{"Type":"vxlan","VNI":3}}`,
+	} {
+		if got := strings.Join(etcdLines(t, prefix+key), " "); got != prefix+key+" "+want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	six := map[string]string{}
+	for _, net := range []string{"red", "green"} {
+		docker(t, two, "run", "-d", "--name", "there-"+net, "--network", net, "busybox", "sleep", "600")
+		undo(t, two, "rm", "-f", "there-"+net)
+		docker(t, one, "run", "-d", "--name", "here-"+net, "--network", net, "busybox", "sleep", "600")
+		undo(t, one, "rm", "-f", "here-"+net)
+		for _, field := range []string{"IPAddress", "GlobalIPv6Address"} {
+			six[net] = docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+"."+field+"}}", "there-"+net)
+			docker(t, one, "exec", "here-"+net, "ping", "-c", "1", "-w", "10", six[net])
+		}
+	}
+	for net, other := range map[string]string{"red": "green", "green": "red"} {
+		if out, err := one.Docker(t.Context(), "exec", "here-"+net, "ping", "-c", "1", "-W", "1", six[other]); err == nil {
+			t.Errorf("from %s to %s: %s", net, other, out)
+		}
+	}
+}
+
 // refused asks for what cannot be.
 func refused(t *testing.T, h *netlab.Host) {
 	sh(t, h, "ip addr add 10.201.3.1/32 dev lo")

@@ -27,20 +27,20 @@ const patience = 700 * time.Millisecond
 
 // witness answers until it is killed.
 func witness([]string) error {
-	if _, _, err := openWitness("0.0.0.0"); err != nil {
+	if _, _, err := openWitness(""); err != nil {
 		return err
 	}
 	return witnessSCTP()
 }
 
-// openWitness has a witness for TCP and UDP in this network namespace, until what it
-// returns is closed.
+// openWitness has a witness for TCP and UDP in this network namespace, at an address
+// or, without one, at all of both families, until what it returns is closed.
 func openWitness(addr string) (net.Listener, net.PacketConn, error) {
-	tcp, err := net.Listen("tcp4", net.JoinHostPort(addr, strconv.Itoa(witnessPort)))
+	tcp, err := net.Listen("tcp", net.JoinHostPort(addr, strconv.Itoa(witnessPort)))
 	if err != nil {
 		return nil, nil, err
 	}
-	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(addr), Port: witnessPort})
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(addr), Port: witnessPort})
 	if err != nil {
 		tcp.Close()
 		return nil, nil, err
@@ -51,7 +51,7 @@ func openWitness(addr string) (net.Listener, net.PacketConn, error) {
 			if err != nil {
 				return
 			}
-			fmt.Fprint(c, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr())
+			fmt.Fprint(c, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap())
 			c.Close()
 		}
 	}()
@@ -62,7 +62,7 @@ func openWitness(addr string) (net.Listener, net.PacketConn, error) {
 			if err != nil {
 				return
 			}
-			_, _ = udp.WriteToUDPAddrPort([]byte(from.Addr().String()), from)
+			_, _ = udp.WriteToUDPAddrPort([]byte(from.Addr().Unmap().String()), from)
 		}
 	}()
 	return tcp, udp, nil
@@ -79,7 +79,7 @@ func askAt(proto, to string) (string, error) {
 	if proto == "sctp" {
 		return askSCTP(netip.MustParseAddrPort(to))
 	}
-	c, err := net.DialTimeout(proto+"4", to, patience)
+	c, err := net.DialTimeout(proto, to, patience)
 	if err != nil {
 		return "", err
 	}

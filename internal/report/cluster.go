@@ -9,9 +9,11 @@ import (
 type Cluster struct {
 	Network string // empty for the default network
 	CIDR    netip.Prefix
-	Backend string
-	Leases  []ClusterLease // by subnet
-	Odd     []Odd          // by key
+	// IPv6CIDR is the network's IPv6 half; zero without one.
+	IPv6CIDR netip.Prefix `json:",omitzero"`
+	Backend  string
+	Leases   []ClusterLease // by subnet
+	Odd      []Odd          // by key
 	// Docker names the Docker networks on it that all hosts share.
 	Docker []string `json:",omitempty"`
 }
@@ -20,12 +22,15 @@ type Cluster struct {
 type ClusterLease struct {
 	Subnet   netip.Prefix
 	PublicIP netip.Addr
-	Backend  string
-	Reserved bool          `json:",omitempty"` // no time to live
-	TTL      time.Duration `json:",omitempty"` // that etcd granted; zero where unknown
-	Left     time.Duration `json:",omitempty"` // until it ends without renewal
-	Here     bool          `json:",omitempty"` // this host's
-	Odd      []string      `json:",omitempty"` // what is strange about it
+	// IPv6Subnet and PublicIPv6 are zero where the lease is of IPv4 alone.
+	IPv6Subnet netip.Prefix `json:",omitzero"`
+	PublicIPv6 netip.Addr   `json:",omitzero"`
+	Backend    string
+	Reserved   bool          `json:",omitempty"` // no time to live
+	TTL        time.Duration `json:",omitempty"` // that etcd granted; zero where unknown
+	Left       time.Duration `json:",omitempty"` // until it ends without renewal
+	Here       bool          `json:",omitempty"` // this host's
+	Odd        []string      `json:",omitempty"` // what is strange about it
 }
 
 // Odd is a key that is no usable lease.

@@ -86,11 +86,16 @@ type Network struct {
 	MTU       int          // bytes, of containers' interfaces
 	Interface string
 	PublicIP  netip.Addr
-	DockerID  string `json:",omitempty"` // empty while there is no Docker network
-	Bridge    string `json:",omitempty"`
-	Device    string `json:",omitempty"` // that carries the packets
-	Port      int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
-	Lease     Lease
+	// This host's IPv6 subnet and the address by which the others reach it over
+	// IPv6; each zero where there is none.
+	IPv6Subnet netip.Prefix `json:",omitzero"`
+	PublicIPv6 netip.Addr   `json:",omitzero"`
+
+	DockerID string `json:",omitempty"` // empty while there is no Docker network
+	Bridge   string `json:",omitempty"`
+	Device   string `json:",omitempty"` // that carries the packets
+	Port     int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
+	Lease    Lease
 	// Blocked says why no packets are carried; backends in this process only.
 	Blocked string    `json:",omitempty"`
 	Leases  int       // of the cluster, as last seen
@@ -132,11 +137,13 @@ type Lease struct {
 
 // Peer is another host.
 type Peer struct {
-	Subnet   netip.Prefix
-	PublicIP netip.Addr
-	Backend  string
-	Skipped  string `json:",omitempty"` // why the plan has no way to it; empty where it has one
-	Reach    *Reach `json:",omitempty"` // nil until it was asked
+	Subnet     netip.Prefix
+	PublicIP   netip.Addr
+	IPv6Subnet netip.Prefix `json:",omitzero"` // zero without one
+	PublicIPv6 netip.Addr   `json:",omitzero"`
+	Backend    string
+	Skipped    string `json:",omitempty"` // why the plan has no way to it; empty where it has one
+	Reach      *Reach `json:",omitempty"` // nil until it was asked
 }
 
 // Reach is what became of the last echoes to a host, through the network.
@@ -159,6 +166,7 @@ type Skipped struct {
 type Port struct {
 	Endpoint string
 	Addr     netip.Addr
+	IPv6     netip.Addr `json:",omitzero"` // zero without one
 	MAC      string
 }
 

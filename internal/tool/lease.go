@@ -41,8 +41,8 @@ func (p *printer) leases(all []report.Cluster) {
 		if i > 0 {
 			p.line("")
 		}
-		p.line("%s  %s  %s  %d leases", p.in(bold, report.Title(c.Network)), c.CIDR, c.Backend, len(c.Leases))
-		rows := [][]cell{cells("SUBNET", "HOST", "BACKEND", "LEFT", "")}
+		p.line("%s  %s  %s  %d leases", p.in(bold, report.Title(c.Network)), both(c), c.Backend, len(c.Leases))
+		rows := [][]cell{cells("SUBNET", "IPV6 SUBNET", "HOST", "IPV6 HOST", "BACKEND", "LEFT", "")}
 		for _, l := range c.Leases {
 			left := "unknown"
 			switch {
@@ -58,7 +58,7 @@ func (p *printer) leases(all []report.Cluster) {
 			if len(l.Odd) > 0 {
 				remark = cell{strings.TrimPrefix(remark.text+"; "+strings.Join(l.Odd, "; "), "; "), yellow}
 			}
-			rows = append(rows, append(cells(l.Subnet.String(), l.PublicIP.String(), l.Backend, left), remark))
+			rows = append(rows, append(cells(l.Subnet.String(), known(l.IPv6Subnet), l.PublicIP.String(), known(l.PublicIPv6), l.Backend, left), remark))
 		}
 		p.table("  ", rows)
 		rows = [][]cell{cells("NO LEASE", "REASON")}
@@ -67,6 +67,11 @@ func (p *printer) leases(all []report.Cluster) {
 		}
 		p.table("  ", rows)
 	}
+}
+
+// both are a network's CIDRs, of IPv4 and, where it has one, of IPv6.
+func both(c report.Cluster) string {
+	return strings.TrimSpace(c.CIDR.String() + " " + known(c.IPv6CIDR))
 }
 
 func (t *tool) leaveCommand() *cobra.Command {
@@ -129,8 +134,14 @@ func (t *tool) envCommand() *cobra.Command {
 			gateway := netip.PrefixFrom(n.Subnet.Addr().Next(), n.Subnet.Bits())
 			vars := [][2]string{
 				{"FLANNEL_NETWORK", n.CIDR.String()}, {"FLANNEL_SUBNET", gateway.String()},
-				{"FLANNEL_MTU", fmt.Sprint(n.MTU)}, {"FLANNEL_IPMASQ", "false"},
 			}
+			if n.IPv6Subnet.IsValid() {
+				gateway := netip.PrefixFrom(n.IPv6Subnet.Addr().Next(), n.IPv6Subnet.Bits())
+				vars = append(vars, [2]string{"FLANNEL_IPV6_NETWORK", n.IPv6CIDR.String()}, [2]string{"FLANNEL_IPV6_SUBNET", gateway.String()})
+			}
+			vars = append(vars, [][2]string{
+				{"FLANNEL_MTU", fmt.Sprint(n.MTU)}, {"FLANNEL_IPMASQ", "false"},
+			}...)
 			asJSON := map[string]string{}
 			for _, v := range vars {
 				asJSON[v[0]] = v[1]

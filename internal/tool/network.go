@@ -97,7 +97,7 @@ func (t *tool) createCommand() *cobra.Command {
 				if name != "" {
 					option = " --ipam-opt network=" + name
 				}
-				p.line("%s is created: %s, %s", report.Title(name), made.CIDR, made.Backend)
+				p.line("%s is created: %s, %s", report.Title(name), both(made), made.Backend)
 				p.line("on each host: docker network create -d flannel --ipam-driver flannel%s NAME", option)
 			})
 		},
@@ -130,7 +130,7 @@ func (p *printer) networks(all []report.Cluster) {
 		}
 		cidr := "unreadable"
 		if c.CIDR.IsValid() {
-			cidr = c.CIDR.String()
+			cidr = both(c)
 		}
 		row := []string{named(c.Network), cidr, c.Backend, fmt.Sprint(len(c.Leases)), strings.Join(hosts, " ")}
 		if shared {

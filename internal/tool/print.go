@@ -2,6 +2,7 @@ package tool
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -36,6 +37,17 @@ func (p *printer) line(format string, args ...any) {
 	_, _ = fmt.Fprintf(&p.text, format+"\n", args...) // a Builder's never fails
 }
 
+// known is an address or subnet as text, empty for the zero one.
+func known(v interface {
+	IsValid() bool
+	String() string
+}) string {
+	if !v.IsValid() {
+		return ""
+	}
+	return v.String()
+}
+
 // cell is a text of a table, in a colour.
 type cell struct {
 	text   string
@@ -50,11 +62,13 @@ func cells(texts ...string) []cell {
 	return row
 }
 
-// table prints rows in aligned columns, the first as the head.
+// table prints rows in aligned columns, the first as the head. Columns for IPv6
+// with nothing in them are left out.
 func (p *printer) table(indent string, rows [][]cell) {
 	if len(rows) < 2 {
 		return
 	}
+	rows = withoutEmptyIPv6(rows)
 	var widths []int
 	for _, row := range rows {
 		for i, c := range row {
@@ -78,6 +92,23 @@ func (p *printer) table(indent string, rows [][]cell) {
 		}
 		p.line("%s", indent+strings.TrimRight(line.String(), " "))
 	}
+}
+
+func withoutEmptyIPv6(rows [][]cell) [][]cell {
+	empty := func(column int) bool {
+		return strings.HasPrefix(rows[0][column].text, "IPV6") &&
+			!slices.ContainsFunc(rows[1:], func(row []cell) bool { return row[column].text != "" })
+	}
+	out := make([][]cell, len(rows))
+	for column := range rows[0] {
+		if empty(column) {
+			continue
+		}
+		for i, row := range rows {
+			out[i] = append(out[i], row[column])
+		}
+	}
+	return out
 }
 
 // brief is a time span in at most two units.

@@ -125,13 +125,21 @@ func (p *printer) loop(l report.Loop, now time.Time) string {
 func (p *printer) network(n report.Network, now time.Time, all bool) {
 	p.line("%s  %s  %s  MTU %d", p.in(bold, n.Title()), n.CIDR, n.Backend, n.MTU)
 	p.line("  lease    %s  %s", n.Subnet, p.lease(n.Lease, now))
+	switch {
+	case n.IPv6Subnet.IsValid() && n.PublicIPv6.IsValid():
+		p.line("  ipv6     %s  of %s, PublicIPv6 %s", n.IPv6Subnet, n.IPv6CIDR, n.PublicIPv6)
+	case n.IPv6Subnet.IsValid():
+		p.line("  ipv6     %s  of %s", n.IPv6Subnet, n.IPv6CIDR)
+	case n.IPv6CIDR.IsValid():
+		p.line("  ipv6     none on this host; the network has %s", n.IPv6CIDR)
+	}
 	if n.DockerID != "" {
 		p.line("  docker   network %s, bridge %s, packets by %s", head(n.DockerID), n.Bridge, n.Device)
 	}
 	if n.Used != nil {
 		p.line("  use      %d endpoints, %d addresses used, %d free", len(n.Ports), n.Used.Used, n.Used.Free)
 	}
-	rows := [][]cell{cells("PEER", "HOST", "BACKEND", "STATE")}
+	rows := [][]cell{cells("PEER", "IPV6 PEER", "HOST", "IPV6 HOST", "BACKEND", "STATE")}
 	hidden := 0
 	for _, peer := range n.Peers {
 		state := reached(peer.Reach)
@@ -141,17 +149,17 @@ func (p *printer) network(n report.Network, now time.Time, all bool) {
 			hidden++
 			continue
 		}
-		rows = append(rows, append(cells(peer.Subnet.String(), peer.PublicIP.String(), peer.Backend), state))
+		rows = append(rows, append(cells(peer.Subnet.String(), known(peer.IPv6Subnet), peer.PublicIP.String(), known(peer.PublicIPv6), peer.Backend), state))
 	}
 	p.table("  ", rows)
 	p.more(hidden)
-	rows = [][]cell{cells("ENDPOINT", "ADDRESS", "MAC")}
+	rows = [][]cell{cells("ENDPOINT", "ADDRESS", "IPV6 ADDRESS", "MAC")}
 	ports := n.Ports
 	if !all {
 		ports = ports[:min(len(ports), most)]
 	}
 	for _, port := range ports {
-		rows = append(rows, cells(head(port.Endpoint), port.Addr.String(), port.MAC))
+		rows = append(rows, cells(head(port.Endpoint), port.Addr.String(), known(port.IPv6), port.MAC))
 	}
 	p.table("  ", rows)
 	p.more(len(n.Ports) - len(ports))

@@ -48,6 +48,27 @@ func healthy() report.Status {
 	}
 }
 
+// dual is healthy with IPv6, which one of its peers has not.
+func dual() report.Status {
+	s := healthy()
+	n := &s.Networks[0]
+	n.IPv6CIDR, n.IPv6Subnet, n.PublicIPv6, n.MTU = prefix("fd00:5::/48"), prefix("fd00:5:0:7::/64"), addr("fd00:c0::1"), 1430
+	n.Peers[0].IPv6Subnet, n.Peers[0].PublicIPv6 = prefix("fd00:5:0:8::/64"), addr("fd00:c0::2")
+	n.Peers = append(n.Peers, report.Peer{Subnet: prefix("10.5.9.0/24"), PublicIP: addr("192.0.2.3"), Backend: "vxlan"})
+	n.Ports[0].IPv6 = addr("fd00:5:0:7::2")
+	n.Published = append(n.Published, report.Published{
+		Proto: "tcp", Host: netip.MustParseAddrPort("[::]:8080"), To: netip.MustParseAddrPort("[fd00:5:0:7::2]:80"), Endpoint: n.Ports[0].Endpoint,
+	})
+	bare := *n
+	bare.Name, bare.IPv6Subnet, bare.PublicIPv6, bare.Peers, bare.Ports = "bare", netip.Prefix{}, netip.Addr{}, bare.Peers[1:], nil
+	bare.Published = nil
+	tunnel := *n
+	tunnel.Name, tunnel.Backend, tunnel.PublicIPv6, tunnel.Peers, tunnel.Ports = "tunnel", "udp", netip.Addr{}, nil, nil
+	tunnel.Published = nil
+	s.Networks = append(s.Networks, bare, tunnel)
+	return s
+}
+
 // ill is a host with something of everything.
 func ill() report.Status {
 	s := healthy()
@@ -75,6 +96,13 @@ func clusters() []report.Cluster {
 		}, Odd: []report.Odd{{Key: "/coreos.com/network/subnets/junk", Reason: "not a subnet"}}},
 		{Network: "blue", CIDR: prefix("10.9.0.0/16"), Backend: "host-gw"},
 	}
+}
+
+func dualClusters() []report.Cluster {
+	all := clusters()
+	all[0].IPv6CIDR = prefix("fd00:5::/48")
+	all[0].Leases[0].IPv6Subnet, all[0].Leases[0].PublicIPv6 = prefix("fd00:5:0:7::/64"), addr("fd00:c0::1")
+	return all
 }
 
 // serve is a plugin that answers what it is given, by method and path, and what
@@ -149,11 +177,20 @@ func TestText(t *testing.T) {
 		{"network-rm-shared", healthy(), false, "network rm navy", 0},
 		{"network-create", healthy(), false, "network create blue --subnet 10.9.0.0/16", 0},
 		{"leave", healthy(), false, "leave", 0},
+		{"status-dual", dual(), false, "status", 0},
+		{"status-dual-json", dual(), false, "status --json", 0},
+		{"leases-dual", dual(), false, "leases", 0},
+		{"network-ls-dual", dual(), false, "network ls", 0},
+		{"env-dual", dual(), false, "env", 0},
 		{"version", healthy(), false, "version", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			all := clusters()
+			if strings.Contains(c.name, "dual") {
+				all = dualClusters()
+			}
 			socket, _ := serve(t, map[string]any{
-				"GET status": c.status, "GET leases": clusters(), "GET leases?network=": clusters()[:1], "GET networks": clusters(),
+				"GET status": c.status, "GET leases": all, "GET leases?network=": all[:1], "GET networks": all,
 				"POST leave": left, "POST networks": clusters()[1], "DELETE networks?network=blue": report.Removed{Network: "blue"},
 				"DELETE networks?network=navy": report.Removed{Network: "blue", Docker: []string{"navy", "sea"}},
 			})

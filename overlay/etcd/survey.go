@@ -112,14 +112,17 @@ func count(name string, k keys, st state) (report.Cluster, []clientv3.LeaseID) {
 	v := newView(k)
 	v.reset(st)
 	snap := v.snapshot()
-	c := report.Cluster{Network: name, CIDR: snap.Config.Network, Backend: snap.Config.Backend.Type}
+	c := report.Cluster{Network: name, CIDR: snap.Config.Network, IPv6CIDR: snap.Config.IPv6Network, Backend: snap.Config.Backend.Type}
 	hosts := map[netip.Addr][]netip.Prefix{}
 	for _, l := range snap.Leases {
 		hosts[l.PublicIP] = append(hosts[l.PublicIP], l.Subnet)
 	}
 	var ids []clientv3.LeaseID
 	for _, l := range snap.Leases {
-		one := report.ClusterLease{Subnet: l.Subnet, PublicIP: l.PublicIP, Backend: cmp.Or(l.BackendType, "udp"), Reserved: l.Reserved}
+		one := report.ClusterLease{
+			Subnet: l.Subnet, PublicIP: l.PublicIP, IPv6Subnet: l.IPv6Subnet, PublicIPv6: l.PublicIPv6,
+			Backend: cmp.Or(l.BackendType, "udp"), Reserved: l.Reserved,
+		}
 		for _, other := range hosts[l.PublicIP] {
 			if other != l.Subnet {
 				one.Odd = append(one.Odd, fmt.Sprintf("PublicIP also of %s", other))

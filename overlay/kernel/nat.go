@@ -24,7 +24,7 @@ type Egress struct {
 
 // Publish leads what comes to Host, an address and port of this host, to the
 // container at To behind Bridge. The unspecified address stands for every
-// address of the host. What stays on this host's own bridge gets the bridge's
+// address of the host in its family but ::1. What stays on this host's own bridge gets the bridge's
 // address as its source, everything else keeps its own.
 type Publish struct {
 	Bridge   string
@@ -190,12 +190,18 @@ func kindOut(kind string) []expr.Any {
 	return onDevice(oifKind, kind)
 }
 
-// at matches what comes for an address of this host.
+// at matches what comes for an address of this host. For all of IPv6 that is
+// without ::1: an answer to it from elsewhere than the loopback device reaches no
+// socket, and IPv6 has nothing like IPv4's route_localnet.
 func at(host netip.Addr) []expr.Any {
 	if !host.IsUnspecified() {
 		return to(single(host))
 	}
-	return append(ofFamily(single(host)),
+	match := ofFamily(single(host))
+	if host.Is6() {
+		match = not(to(single(netip.IPv6Loopback())))
+	}
+	return append(match,
 		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native(unix.RTN_LOCAL)})
 }

@@ -20,13 +20,16 @@ func wayOut() State {
 		Forwards: []Forward{
 			{In: "fl-blue", Out: "fl-blue"},
 		},
-		Guards:   []string{"fl-blue"},
-		Egresses: []Egress{{Bridge: "fl-blue", Src: netip.MustParsePrefix("10.5.7.0/24"), Masq: true, Uplink: "eth0"}},
-		Inside:   []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
+		Guards: []string{"fl-blue"},
+		Egresses: []Egress{{Bridge: "fl-blue", Src: netip.MustParsePrefix("10.5.7.0/24"), Masq: true, Uplink: "eth0"},
+			{Bridge: "fl-blue", Src: netip.MustParsePrefix("fd00:5:0:7::/64"), Masq: true, Uplink: "eth0"}},
+		Inside: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd00:5::/48")},
 		Publishes: []Publish{
 			{"fl-blue", TCP, netip.MustParseAddrPort("0.0.0.0:8080"), netip.MustParseAddrPort("10.5.7.2:80")},
 			{"fl-blue", SCTP, netip.MustParseAddrPort("10.0.0.1:8080"), netip.MustParseAddrPort("10.5.7.2:80")},
 			{"fl-blue", UDP, netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("10.5.7.2:53")},
+			{"fl-blue", TCP, netip.MustParseAddrPort("[::]:8080"), netip.MustParseAddrPort("[fd00:5:0:7::2]:80")},
+			{"fl-blue", UDP, netip.MustParseAddrPort("[fd00:c0::1]:53"), netip.MustParseAddrPort("[fd00:5:0:7::2]:53")},
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -46,8 +47,24 @@ func (s streams) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 		return false
 	}
 	to = to.Unmap()
-	any4 := netip.IPv4Unspecified()
-	return s[netip.AddrPortFrom(to, flow.Forward.DstPort)] || to.Is4() && s[netip.AddrPortFrom(any4, flow.Forward.DstPort)]
+	whole := netip.IPv4Unspecified()
+	if to.Is6() {
+		whole = netip.IPv6Unspecified()
+	}
+	return s[netip.AddrPortFrom(to, flow.Forward.DstPort)] || s[netip.AddrPortFrom(whole, flow.Forward.DstPort)]
+}
+
+// families are those of the ports, as conntrack is asked for them.
+func (s streams) families() map[netlink.InetFamily]bool {
+	all := map[netlink.InetFamily]bool{}
+	for host := range s {
+		if host.Addr().Is4() {
+			all[unix.AF_INET] = true
+		} else {
+			all[unix.AF_INET6] = true
+		}
+	}
+	return all
 }
 
 // forgetStreams deletes the entries of UDP ports that were published or withdrawn.
@@ -57,9 +74,12 @@ func (k *Kernel) forgetStreams(before, after string) error {
 		return nil
 	}
 	return k.ns.run(func() error {
-		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, changed); err != nil {
-			return fmt.Errorf("delete conntrack entries of published UDP ports: %w", err)
+		var errs []error
+		for family := range changed.families() {
+			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, changed); err != nil {
+				errs = append(errs, fmt.Errorf("delete conntrack entries of published UDP ports: %w", err))
+			}
 		}
-		return nil
+		return errors.Join(errs...)
 	})
 }
