@@ -171,6 +171,11 @@ func (l lid) exprs() []expr.Any {
 	return append(matchDevice(expr.MetaKeyIIFNAME, []byte(l.In)), dropPort(l.Port)...)
 }
 
+// exprs accepts what comes in by the device.
+func (u uplink) exprs() []expr.Any {
+	return append(onDevice(expr.MetaKeyIIFNAME, string(u)), &expr.Verdict{Kind: expr.VerdictAccept})
+}
+
 // dropPort counts and drops what is sent to a UDP port.
 func dropPort(number int) []expr.Any { return append(port(UDP, uint16(number)), dropped()...) }
 

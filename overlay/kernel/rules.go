@@ -70,6 +70,13 @@ type lid Seal
 
 func (l lid) String() string { return fmt.Sprintf("seal in %s* udp %d", l.In, l.Port) }
 
+// uplink lets in at once what comes over the underlay, and not from a bridge:
+// names are what a rule compares at the highest price, and every packet of a
+// tunnel comes by here.
+type uplink string
+
+func (u uplink) String() string { return "uplink in " + string(u) }
+
 // forwardRules gives the chain that lets packets pass, in the order its rules
 // must stand: what is let through, then what drops the rest. Of what is let through, the
 // rules with addresses stand first: they are cheap to pass by, and carry what
@@ -98,11 +105,12 @@ func forwardRules(s State) baseChain {
 
 // inputRules gives the chain of what the host does not take.
 func inputRules(s State) baseChain {
-	var lids []rule
+	var uplinks, lids []rule
 	for _, seal := range s.Seals {
+		uplinks = append(uplinks, uplink(seal.Out))
 		lids = append(lids, lid(seal))
 	}
-	return baseChain{"input", nftables.ChainTypeFilter, unix.NF_INET_LOCAL_IN, chainPriority, tidy(lids)}
+	return baseChain{"input", nftables.ChainTypeFilter, unix.NF_INET_LOCAL_IN, chainPriority, slices.Concat(tidy(uplinks), tidy(lids))}
 }
 
 // tidy sorts rules by their texts, equal ones once.

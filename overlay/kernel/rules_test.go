@@ -29,6 +29,7 @@ closed 10.5.0.0/16
 guard in fl-blue
 guard out fl-blue
 chain input type filter hook input priority -5 policy accept
+uplink in eth0
 seal in docker* udp 8472
 `
 	if got != want {
