@@ -64,6 +64,7 @@ seal in fl-* out eth0 udp 8285
 guard in flannel0
 guard out flannel0
 chain input type filter hook input priority -5 policy accept
+uplink in eth0
 seal in br-* udp 8285
 seal in docker* udp 8285
 seal in fl-* udp 8285`
@@ -107,6 +108,7 @@ seal in fl-* out eth0 udp 8285
 guard in flannel0
 guard out flannel0
 chain input type filter hook input priority -5 policy accept
+uplink in eth0
 seal in br-* udp 8285
 seal in docker* udp 8285
 seal in fl-* udp 8285`

@@ -106,6 +106,7 @@ seal in fl-* out eth0 udp 8472
 guard in flannel.1
 guard out flannel.1
 chain input type filter hook input priority -5 policy accept
+uplink in eth0
 seal in br-* udp 8472
 seal in docker* udp 8472
 seal in fl-* udp 8472`
@@ -181,6 +182,7 @@ guard in flannel.1
 guard out flannel-v6.1
 guard out flannel.1
 chain input type filter hook input priority -5 policy accept
+uplink in eth0
 seal in br-* udp 8472
 seal in docker* udp 8472
 seal in fl-* udp 8472`
