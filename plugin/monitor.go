@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/docker-flannel/docker-flannel/internal/page"
@@ -73,6 +74,13 @@ func (m *monitor) fault() error {
 	return m.why
 }
 
+const (
+	// monitorConns is how many connections METRICS_LISTEN has at once, and
+	// monitorIdle how long one may wait between requests.
+	monitorConns = 64
+	monitorIdle  = 30 * time.Second
+)
+
 func (m *monitor) serve(ctx context.Context) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", m.addr)
 	if err != nil {
@@ -80,7 +88,11 @@ func (m *monitor) serve(ctx context.Context) error {
 	}
 	m.set(nil)
 	m.log.Info("serving metrics", "address", l.Addr())
-	srv := server(m.handler())
+	// Anybody may come here: nobody holds what the engine's sockets need.
+	l = netutil.LimitListener(l, monitorConns)
+	srv := &http.Server{
+		Handler: m.handler(), ReadTimeout: deadline, WriteTimeout: deadline, IdleTimeout: monitorIdle,
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(l) })
 	g.Go(func() error {
@@ -98,7 +110,7 @@ func (m *monitor) handler() http.Handler {
 	mux.Handle("/", page.Handler(func() page.View {
 		return page.View{Now: time.Now(), Status: m.status(), Events: page.Events(m.recent.all())}
 	}))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.metrics.registry(), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.metrics.registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	mux.HandleFunc("GET /healthz", m.health)
 	mux.HandleFunc("GET /readyz", m.ready)
 	return mux

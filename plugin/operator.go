@@ -182,6 +182,9 @@ func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Re
 	if err != nil {
 		return nil, unknown(name, err)
 	}
+	if err := lasting(c); err != nil {
+		return nil, err // before any host takes its Docker network away
+	}
 	docker, err := o.retire(ctx, name)
 	if err != nil {
 		return nil, err
@@ -194,6 +197,23 @@ func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Re
 	}
 	o.log.Info("network removed by the operator", "network", report.Title(name), "cidr", c.CIDR)
 	return report.Removed{Network: name, Docker: docker}, nil
+}
+
+// lasting refuses to remove a network that holds what no host gives back.
+func lasting(c report.Cluster) error {
+	for _, l := range c.Leases {
+		if l.Reserved {
+			return refusal{http.StatusConflict, fmt.Errorf("%s is in use: %s is reserved for host %s, without a time to live; delete its key in etcd first if it is of no use any more",
+				report.Title(c.Network), l.Subnet, l.PublicIP)}
+		}
+	}
+	for _, odd := range c.Odd {
+		if strings.Contains(odd.Key, "/subnets/") {
+			return refusal{http.StatusConflict, fmt.Errorf("%s holds a key that cannot be used, %s (%s); see to that first: flannel leases",
+				report.Title(c.Network), odd.Key, odd.Reason)}
+		}
+	}
+	return nil
 }
 
 // createRequest is the body of a call to create a network.

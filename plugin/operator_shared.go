@@ -57,12 +57,36 @@ func (o *operator) meant(ctx context.Context, name string) (string, error) {
 		return name, err
 	}
 	entries, err := o.shared.Docker(ctx)
+	if err != nil {
+		return name, err
+	}
+	return resolve(name, entries)
+}
+
+// resolve finds the flannel network of a shared Docker network, name itself for an
+// unknown one. The entry of one that was removed counts too, so that a removal can be
+// finished, but not once another Docker network is in its place.
+func resolve(name string, entries []blueprint.Entry) (string, error) {
+	var former *blueprint.Entry
 	for _, e := range entries {
-		if e.Name == name {
-			return e.Flannel, err
+		if e.Name != name {
+			continue
+		}
+		if !e.Removed {
+			return e.Flannel, nil
+		}
+		former = &e
+	}
+	if former == nil {
+		return name, nil
+	}
+	for _, e := range entries {
+		if !e.Removed && e.Flannel == former.Flannel {
+			return "", refusal{http.StatusNotFound, fmt.Errorf("Docker network %s was removed before, and Docker network %s is on %s now: say %s if that is meant",
+				name, e.Name, report.Title(e.Flannel), e.Name)}
 		}
 	}
-	return name, err
+	return former.Flannel, nil
 }
 
 // retire has every host remove its Docker networks on a flannel network, and waits

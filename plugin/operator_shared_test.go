@@ -153,3 +153,29 @@ func TestOperatorRemovesEverywhere(t *testing.T) {
 		call("crimson", http.StatusNotFound, "does not exist")
 	})
 }
+
+// TestResolve: a name that was removed leads to its flannel network only as long as
+// no other Docker network is there.
+func TestResolve(t *testing.T) {
+	entry := func(name, flannel string, removed bool) blueprint.Entry {
+		return blueprint.Entry{Network: blueprint.Network{Name: name, Flannel: flannel}, Removed: removed}
+	}
+	for _, c := range []struct {
+		name    string
+		entries []blueprint.Entry
+		want    string
+		refused bool
+	}{
+		{"blue", nil, "blue", false},
+		{"blue", []blueprint.Entry{entry("blue", "", false)}, "", false},
+		{"blue", []blueprint.Entry{entry("blue", "", true)}, "", false},
+		{"blue", []blueprint.Entry{entry("blue", "", true), entry("green", "", false)}, "", true},
+		{"blue", []blueprint.Entry{entry("blue", "", true), entry("green", "other", false)}, "", false},
+		{"blue", []blueprint.Entry{entry("blue", "x", true), entry("blue", "y", false)}, "y", false},
+	} {
+		got, err := resolve(c.name, c.entries)
+		if got != c.want || (err != nil) != c.refused {
+			t.Errorf("%s of %v: %q, %v", c.name, c.entries, got, err)
+		}
+	}
+}

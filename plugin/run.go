@@ -203,7 +203,7 @@ func build(paths Paths, s Settings, log *slog.Logger) (*parts, error) {
 			p.close()
 			return nil, err
 		}
-		p.syncer.engine, p.syncer.shared, p.syncer.host, p.syncer.ttl = dockerd{engine, self}, p.shared, p.overlay.Report, s.LeaseTTL
+		p.syncer.engine, p.syncer.shared, p.syncer.host, p.syncer.ttl = dockerd{engine, self}, p.shared, p.overlay.Report, max(s.LeaseTTL, noteTTL)
 	}
 	return p, nil
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/docker-flannel/docker-flannel/internal/blueprint"
 )
 
+// noteTTL is the least that a note is kept: several looks.
+const noteTTL = 8 * lookEvery
+
 // note tells the store how this host stands to the networks.
 func (s *syncer) note(ctx context.Context, have map[string]found) {
 	host := s.host().PublicIP

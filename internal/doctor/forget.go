@@ -32,12 +32,16 @@ func Forget(ctx context.Context, o Options, network string, subnet netip.Prefix)
 			return fmt.Errorf("lease %s is this host's own; flannel leave gives it back", subnet)
 		}
 	}
-	if _, here := v.world.owner(l.PublicIP); !here {
+	_, here := v.world.owner(l.PublicIP)
+	switch {
+	case here && !l.Stale():
+		return fmt.Errorf("lease %s was renewed %s ago, so some host lives that says this host's PublicIP %s; give that one another", subnet, l.Idle(), l.PublicIP)
+	case !l.Stale():
+		return fmt.Errorf("lease %s was renewed %s ago, so host %s may live, whether it answers or not; try again when it has not been renewed for longer", subnet, l.Idle(), l.PublicIP)
+	case !here:
 		if err := gone(ctx, l.PublicIP); err != nil {
 			return err
 		}
-	} else if !l.Stale() {
-		return fmt.Errorf("lease %s was renewed %s ago, so some host lives that says this host's PublicIP %s; give that one another", subnet, l.Idle(), l.PublicIP)
 	}
 	return v.outside.Forget(ctx, network, l)
 }
@@ -47,6 +51,8 @@ func gone(ctx context.Context, host netip.Addr) error {
 	return probe.Serve(ctx, false, func(p *probe.Pinger) error {
 		if e := echo(ctx, p, host); e.Came {
 			return fmt.Errorf("host %s answers in %s: it is not gone; take its Docker network away there", host, e.Took)
+		} else if e.Error != "" {
+			return fmt.Errorf("ask host %s whether it is gone: %s; mend that first", host, e.Error)
 		}
 		return nil
 	})

@@ -62,8 +62,8 @@ func judgeDevices(w *World) Verdict {
 	if len(w.networks()) == 0 && len(w.Audit) == 0 {
 		return ok("no Docker network of flannel's, so none is wanted")
 	}
-	var wrong []string
-	mend := restart
+	var wrong, inTheWay []string
+	mend, why := restart, "packets take the way that the kernel has, not the one planned"
 	if !w.Plugin.Answers() {
 		mend = judgePlugin(w).Mend
 	}
@@ -73,18 +73,21 @@ func judgeDevices(w *World) Verdict {
 		}
 		wrong = append(wrong, d.Change)
 		if del := delCommand.FindString(d.Change); del != "" {
-			mend = del
+			inTheWay = append(inTheWay, del)
 		}
 	}
 	if len(wrong) == 0 {
 		return ok("as planned")
+	}
+	if len(inTheWay) > 0 {
+		mend, why = strings.Join(inTheWay, " && "), "another program's device is in the way: stop that program first, flanneld perhaps, whose traffic ends with it"
 	}
 	const most = 3
 	found := strings.Join(wrong[:min(len(wrong), most)], "; ")
 	if len(wrong) > most {
 		found += fmt.Sprintf("; and %d more", len(wrong)-most)
 	}
-	return Verdict{State: Fail, Found: "to be done: " + found, Why: "packets take the way that the kernel has, not the one planned", Mend: mend}
+	return Verdict{State: Fail, Found: "to be done: " + found, Why: why, Mend: mend}
 }
 
 func judgeDockerUser(w *World) Verdict {

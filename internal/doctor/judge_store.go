@@ -107,10 +107,17 @@ func judgeLease(w *World) []Verdict {
 
 func (w *World) judgeOwn(n report.Network) Verdict {
 	l, held := w.lease(n.Name, n.Subnet)
-	again := fmt.Sprintf("docker network rm %[1]s && docker network create -d flannel --ipam-driver flannel NAME", n.DockerID[:min(12, len(n.DockerID))])
+	again := "docker network rm " + n.DockerID[:min(12, len(n.DockerID))] + " && docker network create -d flannel --ipam-driver flannel"
+	if n.Name != "" {
+		again += " --ipam-opt network=" + n.Name
+	}
+	if n.IPv6Subnet.IsValid() {
+		again += " --ipv6"
+	}
+	again += " NAME"
 	switch {
 	case n.Lease.State == report.Taken || w.StoreErr == "" && held && l.PublicIP != n.PublicIP && !l.Here && w.Plugin.Answers():
-		return Verdict{State: Fail, Found: fmt.Sprintf("%s is %s's in etcd", n.Subnet, l.PublicIP), Why: "two hosts give out the same addresses", Mend: again}
+		return Verdict{State: Fail, Found: fmt.Sprintf("%s is %s's in etcd", n.Subnet, l.PublicIP), Why: "two hosts give out the same addresses; create it with the options that it has besides", Mend: again}
 	case w.StoreErr != "":
 		return unknown(fmt.Sprintf("%s by this host's files; etcd: %s", n.Subnet, w.StoreErr))
 	case !held:
@@ -146,10 +153,7 @@ func judgeLeases(w *World) []Verdict {
 	for _, c := range w.Clusters {
 		leases += len(c.Leases)
 		for _, o := range c.Odd {
-			out = append(out, Verdict{
-				Subject: o.Key, State: Warn, Found: o.Reason, Why: "this host skips it, and stock flanneld may stop over it",
-				Mend: w.etcdctl("del '" + o.Key + "'"),
-			})
+			out = append(out, w.judgeOdd(o))
 		}
 		for _, l := range c.Leases {
 			odd := slices.DeleteFunc(slices.Clone(l.Odd), func(o string) bool { return strings.HasPrefix(o, "PublicIP also of") })
@@ -159,6 +163,21 @@ func judgeLeases(w *World) []Verdict {
 		}
 	}
 	return orNone(out, ok(fmt.Sprintf("%d in %d networks, all of use", leases, len(w.Clusters))))
+}
+
+// judgeOdd offers to delete a key only where it says nothing: a config that is
+// wrong is to be corrected, and a lease that does not fit it is some host's.
+func (w *World) judgeOdd(o report.Odd) Verdict {
+	v := Verdict{Subject: o.Key, State: Warn, Found: o.Reason, Why: "this host skips it, and stock flanneld may stop over it"}
+	switch {
+	case strings.HasSuffix(o.Key, "/config"):
+		v.State, v.Why = Fail, "the network's config cannot be used: hosts go on with the last good one, and none can join; correct it, do not delete it"
+	case o.Readable:
+		v.Why = "some host's lease, and not as the network's config says: correct the config, or create the network anew on that host"
+	default:
+		v.Mend = w.etcdctl("del '" + strings.ReplaceAll(o.Key, "'", `'\''`) + "'")
+	}
+	return v
 }
 
 func (w *World) etcdctl(call string) string {

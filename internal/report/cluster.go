@@ -34,7 +34,11 @@ type ClusterLease struct {
 }
 
 // Odd is a key that is no usable lease.
-type Odd struct{ Key, Reason string }
+type Odd struct {
+	Key, Reason string
+	// Readable says that it is a lease, and some host's, though of no use as it is.
+	Readable bool `json:",omitempty"`
+}
 
 // Left is what flannel leave did.
 type Left struct {

@@ -153,7 +153,11 @@ func (s *Store) note(ctx context.Context, key string, there bool, ttl time.Durat
 		if id == clientv3.NoLease {
 			continue
 		}
-		if _, err = s.renew(ctx, id); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		left, err := s.renew(ctx, id)
+		if err == nil && time.Duration(left)*time.Second >= ttl {
+			return nil
+		}
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return err
 		}
 	}

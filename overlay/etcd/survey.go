@@ -135,7 +135,7 @@ func count(name string, k keys, st state) (report.Cluster, []clientv3.LeaseID) {
 		ids = append(ids, v.leases[k.lease(l.Subnet, l.IPv6Subnet)].etcdID)
 	}
 	for _, j := range snap.Junk {
-		c.Odd = append(c.Odd, report.Odd{Key: j.Key, Reason: j.Reason})
+		c.Odd = append(c.Odd, report.Odd{Key: j.Key, Reason: j.Reason, Readable: v.leases[j.Key] != nil})
 	}
 	return c, ids
 }
