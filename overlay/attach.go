@@ -115,6 +115,7 @@ func (o *Overlay) Detach(ctx context.Context, id string) error {
 	if n == nil {
 		return nil
 	}
+	defer nudge(n.turn) // where this ends early, tend gives the lease back
 	if err := o.save(); err != nil {
 		return fmt.Errorf("save the removal of Docker network %s: %w", head(id), err)
 	}

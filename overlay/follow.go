@@ -69,6 +69,10 @@ func (o *Overlay) take(n *network, s Snapshot) bool {
 	odd := func(key, reason string, args ...any) {
 		junk = append(junk, Junk{Key: key, Reason: fmt.Sprintf(reason, args...)})
 	}
+	if half := s.ofIPv4(); s.Config.EnableIPv6 && !n.Config.EnableIPv6 && half.Config.SameSubnets(n.Config) {
+		odd("config", "the config in the store has IPv6 now; it takes effect here when the Docker network is removed and created anew")
+		s = half
+	}
 	switch {
 	case !s.Configured:
 		nudge(n.kick)

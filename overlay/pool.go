@@ -34,16 +34,24 @@ func (o *Overlay) ipv6(name string, others map[string]Config) (netip.Prefix, err
 	return o.firstFree(o.opt.Pool.IPv6Base, o.opt.Pool.IPv6Bits, name, others)
 }
 
+// obstacles is how many CIDRs in a row this host may have something in the way of:
+// to look costs a millisecond, and one wide route can be in the way of them all.
+const obstacles = 512
+
 // firstFree is the first CIDR of this length in base that no other network and
 // nothing on this host has.
 func (o *Overlay) firstFree(base netip.Prefix, bits int, name string, others map[string]Config) (netip.Prefix, error) {
 	var why error
+	inTheWay := 0
 	for p := range cidrs(base, bits) {
 		if _, taken := overlapping(p, others); taken {
 			continue
 		}
 		if why = o.free(p); why == nil {
 			return p, nil
+		}
+		if inTheWay++; inTheWay == obstacles {
+			break
 		}
 	}
 	none, hint := "CIDR", "give it one with --subnet"

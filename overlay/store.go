@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -97,6 +98,18 @@ type Snapshot struct {
 	Leases     []Lease
 	Junk       []Junk
 	Revision   int64
+}
+
+// ofIPv4 is the snapshot without what it says of IPv6.
+func (s Snapshot) ofIPv4() Snapshot {
+	s.Config.EnableIPv6, s.Config.IPv6Network, s.Config.IPv6SubnetLen = false, netip.Prefix{}, 0
+	s.Config.IPv6SubnetMin, s.Config.IPv6SubnetMax = netip.Addr{}, netip.Addr{}
+	s.Leases = slices.Clone(s.Leases)
+	for i := range s.Leases {
+		l := &s.Leases[i]
+		l.IPv6Subnet, l.PublicIPv6, l.BackendV6Data = netip.Prefix{}, netip.Addr{}, nil
+	}
+	return s
 }
 
 // Junk is a key that was skipped, and why.

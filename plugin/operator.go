@@ -182,7 +182,7 @@ func (o *operator) remove(ctx context.Context, _ http.ResponseWriter, r *http.Re
 	if err != nil {
 		return nil, unknown(name, err)
 	}
-	if err := lasting(c); err != nil {
+	if err := lasting(c); o.shared != nil && err != nil {
 		return nil, err // before any host takes its Docker network away
 	}
 	docker, err := o.retire(ctx, name)

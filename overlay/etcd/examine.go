@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
 	"strings"
@@ -158,7 +157,7 @@ func (s *Store) Forget(ctx context.Context, network string, l report.ClusterLeas
 		return err
 	}
 	if l.Reserved {
-		return fmt.Errorf("lease %s is reserved: delete it with: etcdctl del '%s'", l.Subnet, k.lease(l.Subnet, netip.Prefix{}))
+		return fmt.Errorf("lease %s is reserved: delete it with: etcdctl del '%s'", l.Subnet, k.lease(l.Subnet, l.IPv6Subnet))
 	}
 	if err := s.forget(ctx, k, l); err != nil {
 		return s.wrap(err, "delete lease %s of host %s", l.Subnet, l.PublicIP)

@@ -53,11 +53,17 @@ func pick(ctx context.Context, cfg overlay.Config, taken []netip.Prefix, avoid f
 		overlay.ErrFull, free, cfg.Network, reason)
 }
 
+// obstacles is how many subnets this host may have something in the way of before
+// the search ends: to look costs a millisecond, and one wide route can be in the
+// way of all 65,535.
+const obstacles = 512
+
 // pickIPv6 chooses the IPv6 subnet to go with an IPv4 one: the one with the same
 // number where it is free, since people read them side by side, and else any.
 func pickIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim, subnet netip.Prefix) (netip.Prefix, error) {
 	count := cfg.CountIPv6()
 	var reason error
+	avoided := 0
 	try := func(i int) (netip.Prefix, bool) {
 		p := cfg.IPv6Subnet(i)
 		if holder(all, p) != nil {
@@ -66,6 +72,7 @@ func pickIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overlay
 		if claim.Avoid != nil {
 			if err := claim.Avoid(p); err != nil {
 				reason = err
+				avoided++
 				return p, false
 			}
 		}
@@ -84,6 +91,9 @@ func pickIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overlay
 	for i := range count {
 		if err := ctx.Err(); err != nil {
 			return netip.Prefix{}, err
+		}
+		if avoided == obstacles {
+			break
 		}
 		if p, ok := try(i); ok {
 			return p, nil

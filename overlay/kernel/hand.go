@@ -31,7 +31,11 @@ func (r *runner) one(o op) error {
 		if o.verb == opDelete {
 			after = ""
 		}
-		return r.k.forgetStreams(r.k.view.table, after)
+		// The table is as wanted whatever comes of this.
+		if err := r.k.forgetStreams(r.k.view.table, after); err != nil {
+			r.k.log.Warn("UDP clients that go on sending may not follow a published port", "error", err)
+		}
+		return nil
 	case Door:
 		return r.k.writeDoor(on, o.verb == opDelete)
 	case accept:
