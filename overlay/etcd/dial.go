@@ -115,7 +115,8 @@ func checkEndpoints(endpoints []string) (secure bool, err error) {
 			text = "http://" + e
 		}
 		u, err := url.Parse(text)
-		if err != nil || u.Host+u.Path == "" || u.RawQuery != "" {
+		stray := err == nil && u.User == nil && strings.Contains(e, "@") // a password may stand before it
+		if err != nil || stray || u.Host+u.Path == "" || u.RawQuery != "" || u.Fragment != "" {
 			return false, fmt.Errorf("etcd endpoint %d of %d is not a URL such as http://10.0.0.1:2379", i+1, len(endpoints))
 		}
 		if u.User != nil {
@@ -128,11 +129,11 @@ func checkEndpoints(endpoints []string) (secure bool, err error) {
 		}
 		encrypted := strings.HasSuffix(u.Scheme, "s")
 		if i > 0 && encrypted != secure {
-			return false, fmt.Errorf("etcd endpoints %s are partly encrypted: all or none is accepted", strings.Join(endpoints, ","))
+			return false, fmt.Errorf("etcd endpoints %s are partly encrypted: all or none is accepted", strings.Join(endpoints[:i+1], ","))
 		}
 		secure = encrypted
 		if local := strings.HasPrefix(u.Scheme, "unix"); i > 0 && local != strings.HasPrefix(endpoints[0], "unix") {
-			return false, fmt.Errorf("etcd endpoints %s are partly sockets of this host: all or none is accepted", strings.Join(endpoints, ","))
+			return false, fmt.Errorf("etcd endpoints %s are partly sockets of this host: all or none is accepted", strings.Join(endpoints[:i+1], ","))
 		}
 	}
 	return secure, nil
