@@ -201,3 +201,33 @@ func etcdLines(t *testing.T, under string) []string {
 	}
 	return strings.FieldsFunc(out, func(r rune) bool { return r == '\n' })
 }
+
+// TestContainerOnTwoNetworks: a container on two flannel networks reaches both over
+// the hosts, and is no bridge between them.
+func TestContainerOnTwoNetworks(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	install(t, cluster.hosts)
+	create(t, cluster.hosts)
+	for _, h := range cluster.hosts {
+		named(t, h, "red", "--ipam-opt", "network=red")
+	}
+	onRed := func(name string) string {
+		docker(t, two, "run", "-d", "--name", name, "--network", "red", "busybox", "sleep", "600")
+		undo(t, two, "rm", "-f", name)
+		return docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks.red.IPAddress}}", name)
+	}
+	blue, red := start(t, two, "blue", "busybox", "sleep", "600"), onRed("red")
+	start(t, one, "both", "busybox", "sleep", "600")
+	docker(t, one, "network", "connect", "red", "both")
+	for _, addr := range []string{blue, red} {
+		docker(t, one, "exec", "both", "ping", "-c", "1", "-w", "5", addr)
+	}
+	if try(t, two, "exec", "blue", "ping", "-c", "1", "-w", "1", red) == nil {
+		t.Errorf("from blue to red %s: arrives", red)
+	}
+	docker(t, one, "network", "disconnect", "red", "both")
+	if try(t, one, "exec", "both", "ping", "-c", "1", "-w", "1", red) == nil {
+		t.Errorf("from a container that has left red to %s: arrives", red)
+	}
+	docker(t, one, "exec", "both", "ping", "-c", "1", "-w", "5", blue)
+}
