@@ -75,6 +75,7 @@ func (o *Overlay) take(n *network, s Snapshot) bool {
 	}
 	switch {
 	case !s.Configured:
+		n.mourning.lost(time.Now())
 		nudge(n.kick)
 		return false
 	case !s.Config.SameSubnets(n.Config):
@@ -170,6 +171,7 @@ func (o *Overlay) renew(ctx context.Context, n *network, claimed bool) error {
 		if err := o.opt.Store.Keep(ctx, r.Name, lease); !errors.Is(err, ErrLeaseLost) {
 			return err
 		}
+		o.mourn(n)
 		o.opt.Log.Warn("lease lost, claiming it back", "network", title(r.Name), "subnet", r.Subnet)
 	}
 	claim.Prefer, claim.Must = r.Subnet, true
@@ -182,6 +184,7 @@ func (o *Overlay) renew(ctx context.Context, n *network, claimed bool) error {
 	}
 	_, err = o.opt.Store.Claim(ctx, r.Name, claim)
 	if errors.Is(err, ErrNoConfig) {
+		o.mourn(n)
 		err = o.restore(ctx, r, claim)
 	}
 	if err == nil {

@@ -17,13 +17,28 @@ type mourning struct {
 	last  Snapshot  // that was taken
 }
 
+// lost begins to keep peers, if this host's lease was in the store before.
+func (m *mourning) lost(now time.Time) {
+	if m.own {
+		m.own, m.until = false, now.Add(memory)
+	}
+}
+
+// mourn is lost for one who is told by the store's answers, and not by a snapshot:
+// the first one after may hold this host's lease again, and not yet those of others.
+func (o *Overlay) mourn(n *network) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n.mourning.lost(time.Now())
+}
+
 // remember is a snapshot's leases and, where the store was wiped or replaced,
 // those known before that nobody has taken the place of. That it was is told by
 // this host's own lease, which nobody else takes away.
 func (n *network) remember(s Snapshot, own bool, now time.Time) []Lease {
 	m := &n.mourning
-	if m.own && !own {
-		m.until = now.Add(memory)
+	if !own {
+		m.lost(now)
 	}
 	m.own, m.last = own, s
 	if !now.Before(m.until) {
