@@ -104,7 +104,7 @@ func TestDualStack(t *testing.T) {
 
 		t.Log("a lost lease is claimed back, both halves")
 		store.edit(func() { store.down = nil; clear(store.leases) })
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // the fake clock's
 		synctest.Wait()
 		own := store.held()[n.Subnet]
 		if own.IPv6Subnet != n.IPv6Subnet || own.PublicIPv6.String() != "fd00:c0::1" || len(own.BackendV6Data) == 0 {

@@ -107,7 +107,7 @@ func TestReportOfALeaseTaken(t *testing.T) {
 		}
 		// That the store goes away does not end the alarm.
 		store.edit(func() { store.down = errDown })
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // the fake clock's
 		if l := only(t, a).Lease; l.State != report.Taken {
 			t.Errorf("lease %+v", l)
 		}
@@ -138,7 +138,7 @@ func TestReportOfATunnel(t *testing.T) {
 		a, c := startCarrier(t, newMemory(), newBoard("192.0.2.1"))
 		a.network(t)
 		c.only(t, 1).broken <- errDown
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // the fake clock's
 		c.only(t, 2)
 		got := only(t, a)
 		if got.Device != "flannel0" || got.Tunnel == nil || got.Tunnel.SentPackets != 6 || got.Tunnel.Drops["no-route"] != 4 || got.Blocked != "" {
@@ -182,7 +182,7 @@ func TestLeave(t *testing.T) {
 		if held := store.held(); len(held) != 1 || held[other.Subnet].PublicIP != other.PublicIP {
 			t.Errorf("leases %v", held)
 		}
-		time.Sleep(time.Minute) // the background's own tries end well
+		time.Sleep(time.Minute) // the fake clock's: the background's own tries end well
 		a.network(t)
 	})
 }

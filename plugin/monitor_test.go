@@ -47,16 +47,12 @@ func TestMonitor(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- m.run(ctx) }()
-	for m.fault() == nil {
-		time.Sleep(time.Millisecond)
-	}
+	awaitFault(t, m, true)
 	if why := m.fault().Error(); !strings.Contains(why, "METRICS_LISTEN="+m.addr) || !strings.Contains(why, "in use") {
 		t.Error(why)
 	}
 	other.Close()
-	for m.fault() != nil {
-		time.Sleep(time.Millisecond)
-	}
+	awaitFault(t, m, false)
 	for _, c := range []struct {
 		path   string
 		status int
@@ -105,5 +101,20 @@ func TestSocketsAreChecked(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// awaitFault waits until METRICS_LISTEN is not served, or is.
+func awaitFault(t *testing.T, m *monitor, want bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for (m.fault() != nil) != want {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("fault %v", m.fault())
+		}
 	}
 }

@@ -129,7 +129,7 @@ func TestOperatorRemovesEverywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // the fake clock's
 			a.left("red", "192.0.2.2")
 		}()
 		if took := call("crimson", http.StatusConflict, "192.0.2.2", "remove Docker network crimson by themselves", "try again"); took != leavingTime {
@@ -140,7 +140,7 @@ func TestOperatorRemovesEverywhere(t *testing.T) {
 			t.Errorf("nothing to wait for, and it took %s", took)
 		}
 		go func() {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // the fake clock's
 			a.left("")
 		}()
 		if took := call("", http.StatusOK, `"Docker":["blue"]`); took != time.Second {

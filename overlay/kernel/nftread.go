@@ -133,10 +133,9 @@ func comment(b []byte) string {
 	return ""
 }
 
-// expressionText prints one expression; a counter is nothing.
-func expressionText(b []byte) string {
-	var name string
-	field := map[uint16][]byte{}
+// parseExpression gives an expression's name and its attributes by number.
+func parseExpression(b []byte) (name string, field map[uint16][]byte) {
+	field = map[uint16][]byte{}
 	for kind, v := range attributes(b) {
 		switch kind {
 		case unix.NFTA_EXPR_NAME:
@@ -147,6 +146,12 @@ func expressionText(b []byte) string {
 			}
 		}
 	}
+	return name, field
+}
+
+// expressionText prints one expression; a counter is nothing.
+func expressionText(b []byte) string {
+	name, field := parseExpression(b)
 	switch name {
 	case "counter":
 		return ""

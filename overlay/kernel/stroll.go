@@ -117,18 +117,7 @@ func (m *matching) rule(r rawRule) fit {
 
 // expression is false where the rule does not match.
 func (m *matching) expression(b []byte) bool {
-	var name string
-	field := map[uint16][]byte{}
-	for kind, v := range attributes(b) {
-		switch kind {
-		case unix.NFTA_EXPR_NAME:
-			name = unix.ByteSliceToString(v)
-		case unix.NFTA_EXPR_DATA:
-			for kind, v := range attributes(v) {
-				field[kind] = v
-			}
-		}
-	}
+	name, field := parseExpression(b)
 	switch name {
 	case "counter", "log", "notrack", "last":
 	case "meta":
