@@ -156,12 +156,12 @@ func TestSubnetChosenAnew(t *testing.T) {
 	c, store := realStore(t)
 	a := start(t, store, newBoard("192.0.2.1"), t.TempDir())
 	n := a.network(t)
-	if _, err := c.Put(t.Context(), keys+"/subnets/10.5.201.0-24", `{"PublicIP":"192.0.2.1","BackendType":"vxlan"}`); err != nil {
+	want, stray := n.Subnet.Addr().As4(), n.Subnet.Addr().As4()
+	want[2], stray[2] = want[2]%199+2, stray[2]%199+3 // two others that may be leased
+	if _, err := c.Put(t.Context(), keys+"/subnets/"+prefix24(stray).Addr().String()+"-24", `{"PublicIP":"192.0.2.1","BackendType":"vxlan"}`); err != nil {
 		t.Fatal(err)
 	}
 	a.remove(t, n)
-	want := n.Subnet.Addr().As4()
-	want[2] = want[2]%199 + 2 // another one that may be leased, and not 201
 	again, err := a.Acquire(t.Context(), overlay.Request{Subnet: prefix24(want)})
 	if err != nil {
 		t.Fatal(err)

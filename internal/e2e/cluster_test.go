@@ -191,6 +191,12 @@ func installWith(t testing.TB, h *netlab.Host, settings ...string) {
 	docker(t, h, "plugin", "enable", pluginName)
 }
 
+// spare is a network's config in which hosts claim no subnet from 10.5.200.0 on: a
+// test may write leases of its own there. More are fields, with a comma at the end.
+func spare(backend, more string) string {
+	return fmt.Sprintf(`{"Network":"%s","SubnetMax":"10.5.199.0",%s"Backend":{"Type":"%s"}}`, cidr, more, backend)
+}
+
 // create makes the Docker network on the hosts for the length of a test.
 func create(t testing.TB, hosts []*netlab.Host, options ...string) {
 	t.Helper()

@@ -203,6 +203,9 @@ func TestDoctor(t *testing.T) {
 	expectErrors(t, cluster.hosts, etcdAway, afterBoot, repairs, "lease not renewed", "kernel refuses")
 	install(t, cluster.hosts)
 	s := &scene{hosts: cluster.hosts}
+	if _, err := cluster.lab.Etcdctl(t.Context(), fmt.Sprintf("http://%s:2379", s.hosts[0].Addr()), "put", prefix+"/config", spare("vxlan", "")); err != nil {
+		t.Fatal(err)
+	}
 	s.furnish(t)
 	s.well(t)
 	for _, f := range s.faults() {

@@ -33,8 +33,6 @@ func TestStockPeer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			install(t, ours, "BACKEND="+c.backend)
-			create(t, ours)
-			here := start(t, ours[0], "here", "busybox", "sleep", "1000")
 			etcd := fmt.Sprintf("http://%s:2379", ours[0].Addr())
 			ctl := func(args ...string) string {
 				out, err := cluster.lab.Etcdctl(t.Context(), etcd, args...)
@@ -43,6 +41,9 @@ func TestStockPeer(t *testing.T) {
 				}
 				return out
 			}
+			ctl("put", prefix+"/config", spare(c.backend, ""))
+			create(t, ours)
+			here := start(t, ours[0], "here", "busybox", "sleep", "1000")
 			ctl("put", "/coreos.com/network/subnets/10.5.200.0-24", fmt.Sprintf(c.lease, stock.Addr()))
 			subnet := head(here) + ".0"
 			text := ctl("get", "--print-value-only", "/coreos.com/network/subnets/"+subnet+"-24")

@@ -42,8 +42,6 @@ func TestStockDualStack(t *testing.T) {
 	} {
 		t.Run(c.backend, func(t *testing.T) {
 			install(t, ours, "BACKEND="+c.backend, "IPV6_NETWORK="+cidr6)
-			create(t, ours, "--ipv6")
-			here4, here := dual(t, ours[0], "here", "busybox", "sleep", "1000")
 			etcd := fmt.Sprintf("http://%s:2379", ours[0].Addr())
 			ctl := func(args ...string) string {
 				out, err := cluster.lab.Etcdctl(t.Context(), etcd, args...)
@@ -52,6 +50,9 @@ func TestStockDualStack(t *testing.T) {
 				}
 				return out
 			}
+			ctl("put", prefix+"/config", spare(c.backend, `"EnableIPv6":true,"IPv6Network":"`+cidr6+`",`))
+			create(t, ours, "--ipv6")
+			here4, here := dual(t, ours[0], "here", "busybox", "sleep", "1000")
 			out := strings.SplitN(ctl("get", "--prefix", "/coreos.com/network/subnets/"), "\n", 2)
 			t.Log("our lease:", out)
 			ctl("put", "/coreos.com/network/subnets/10.5.200.0-24&fd00:5:0:c8::-64", fmt.Sprintf(c.lease, stock.Addr(), addrs[1]))

@@ -116,6 +116,7 @@ func TestTool(t *testing.T) {
 	}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
 	t.Run("leave", func(t *testing.T) { s.leave(t, h) })
+	s.ctl(t, "put", prefix+"/config", spare("vxlan", ""))
 	s.furnish(t)
 	t.Run("reads", s.reads)
 	t.Run("skipped", func(t *testing.T) {

@@ -115,8 +115,10 @@ func testClaimAvoids(t *testing.T, w *world) {
 
 func testClaimMust(t *testing.T, w *world) {
 	w.configure(t, stockConfig)
-	first := w.claim(t, claimOf(1))
-	c := claimOf(2)
+	c := claimOf(1)
+	c.Prefer = subnet("10.5.77.0/24")
+	first := w.claim(t, c)
+	c = claimOf(2)
 	c.Must, c.Prefer = true, first.Subnet
 	_, err := w.store.Claim(t.Context(), "", c)
 	var taken *overlay.TakenError
@@ -145,8 +147,8 @@ func testClaimMust(t *testing.T, w *world) {
 // After a change of the config a lease that does not fit makes room.
 func testClaimStale(t *testing.T, w *world) {
 	w.configure(t, stockConfig)
-	old := w.claim(t, claimOf(1))
 	w.put(t, "/subnets/10.5.3.0-24", valueOf(2)) // a reservation stays
+	old := w.claim(t, claimOf(1))
 	w.put(t, "/config", `{"Network":"10.5.0.0/16","SubnetLen":26}`)
 	for i := range 2 {
 		if l := w.claim(t, claimOf(i+1)); l.Subnet.Bits() != 26 {

@@ -38,8 +38,8 @@ func testExamine(t *testing.T, w *world) {
 // testForget deletes the lease of a host, and no other.
 func testForget(t *testing.T, w *world) {
 	w.configure(t, stockConfig)
-	one, two := w.claim(t, claimOf(1)), w.claim(t, claimOf(2))
 	w.put(t, "/subnets/10.5.200.0-24", valueOf(7))
+	one, two := w.claim(t, claimOf(1)), w.claim(t, claimOf(2))
 	lease := func(l overlay.Lease) report.ClusterLease {
 		return report.ClusterLease{Subnet: l.Subnet, PublicIP: l.PublicIP}
 	}

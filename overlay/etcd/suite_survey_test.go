@@ -21,10 +21,10 @@ func testSurvey(t *testing.T, w *world) {
 	w.configure(t, stockConfig)
 	w.put(t, "/blue/config", `{"Network":"10.9.0.0/16","Backend":{"Type":"host-gw"}}`)
 	w.put(t, "/other", "x")
-	one := w.claim(t, claimOf(1))
 	w.put(t, "/subnets/10.5.200.0-24", valueOf(7)) // a reservation
 	w.put(t, "/subnets/10.5.201.0-24", valueOf(7))
 	w.put(t, "/subnets/junk", "{")
+	one := w.claim(t, claimOf(1))
 
 	all, err := w.store.Survey(t.Context())
 	if err != nil || len(all) != 2 || all[0].Network != "" || all[1].Network != "blue" || all[1].CIDR.String() != "10.9.0.0/16" ||
