@@ -30,11 +30,11 @@ func (o *Overlay) Acquire(ctx context.Context, req Request) (Network, error) {
 	if err != nil {
 		return Network{}, err
 	}
-	n := o.reserve(req.Name)
-	if err := n.enter(ctx); err != nil {
+	n, err := o.enter(ctx, req.Name)
+	if err != nil {
 		return Network{}, err
 	}
-	defer n.leave()
+	defer o.exit(n)
 	o.mu.Lock()
 	err = o.available(n)
 	known := n.record
@@ -74,6 +74,7 @@ func (o *Overlay) hold(n *network, claimed record) Network {
 	}
 	n.Held, n.handed = true, time.Now()
 	nudge(n.turn)
+	nudge(o.arrived)
 	return n.view()
 }
 
@@ -97,19 +98,42 @@ func (o *Overlay) leaveOld(ctx context.Context, old, now record) {
 	}
 }
 
+// enter begins a claim or a release of a network, known before or not; exit
+// must follow.
+func (o *Overlay) enter(ctx context.Context, name string) (*network, error) {
+	for {
+		n := o.reserve(name)
+		if err := n.enter(ctx); err != nil {
+			return nil, err
+		}
+		o.mu.Lock()
+		known := o.nets[name] == n
+		o.mu.Unlock()
+		if known {
+			return n, nil
+		}
+		n.leave() // the call before this one has forgotten it
+	}
+}
+
+// exit ends what enter began. A network that nothing came of is forgotten.
+func (o *Overlay) exit(n *network) {
+	o.mu.Lock()
+	if n.blank() {
+		delete(o.nets, n.Name)
+	}
+	o.mu.Unlock()
+	n.leave()
+}
+
 // reserve finds the network or begins to know it.
 func (o *Overlay) reserve(name string) *network {
 	o.mu.Lock()
-	n := o.nets[name]
-	if n != nil {
-		o.mu.Unlock()
-		return n
+	defer o.mu.Unlock()
+	if o.nets[name] == nil {
+		o.nets[name] = newNetwork(record{Name: name})
 	}
-	n = newNetwork(record{Name: name})
-	o.nets[name] = n
-	o.mu.Unlock()
-	nudge(o.arrived)
-	return n
+	return o.nets[name]
 }
 
 // available refuses a second Docker network on one lease; the caller holds mu.

@@ -10,13 +10,14 @@ import (
 // refused while a Docker network uses the network, or another program on this
 // host does. Reservations stay.
 func (o *Overlay) Leave(ctx context.Context, name string, cfg Config, stored []Lease) error {
-	n := o.reserve(name)
-	if err := n.enter(ctx); err != nil {
+	n, err := o.enter(ctx, name)
+	if err != nil {
 		return err
 	}
-	defer n.leave()
+	defer o.exit(n)
 	o.mu.Lock()
-	r, err := n.record, o.inUse(n)
+	r := n.record
+	err = o.inUse(n)
 	o.mu.Unlock()
 	if err == nil && !r.Leased {
 		r.Config = cfg

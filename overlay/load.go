@@ -31,6 +31,9 @@ func (o *Overlay) load() error {
 		if r.Faulty.Release != o.opt.Release {
 			r.Faulty = platform{}
 		}
+		if !r.Subnet.IsValid() {
+			continue
+		}
 		n := newNetwork(r)
 		n.peers = slices.DeleteFunc(leases[r.Name], func(l Lease) bool {
 			return r.Config.Fits(l.Subnet) != nil || !l.PublicIP.Is4() || l.IPv6Subnet.IsValid() && r.Config.Fits(l.IPv6Subnet) != nil

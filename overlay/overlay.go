@@ -81,7 +81,7 @@ type Overlay struct {
 
 	wake    chan struct{}
 	look    atomic.Bool   // the underlay may have changed
-	arrived chan struct{} // a network came to be known
+	arrived chan struct{} // a network got its first subnet
 }
 
 // AuditInterval is how often the kernel is read anew without being told.
@@ -121,8 +121,8 @@ func (o *Overlay) Run(ctx context.Context) error {
 	return err
 }
 
-// tendAll starts one tend and one carry a network, for those known at the start
-// and those that come later.
+// tendAll starts one tend and one carry a network, for those that have a subnet
+// at the start and those that get one later.
 func (o *Overlay) tendAll(ctx context.Context, g *errgroup.Group) error {
 	tended := map[*network]bool{}
 	for {

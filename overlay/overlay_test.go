@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -249,6 +252,54 @@ func TestRefusals(t *testing.T) {
 		refused("the same network on another subnet", a.Attach(ctx, overlay.Bridge{ID: dockerNet, Subnet: netip.MustParsePrefix("10.5.2.0/24"), MTU: 1400}), "10.5.1.0/24")
 		refused("an unknown endpoint", func() error { _, err := a.Join(ctx, dockerNet, endpoint); return err }(), "fedcba987654")
 		refused("an unknown network", a.AddPort(ctx, overlay.Port{Network: endpoint}), "fedcba987654", "docker network rm")
+	})
+}
+
+// TestRefusedNames: of a network that was asked for in vain nothing stays, and the
+// call that is not in vain is not disturbed by those that are.
+func TestRefusedNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		a := start(t, newMemory(), newBoard("192.0.2.1"), dir)
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		var calls sync.WaitGroup
+		ask := func(name string) {
+			calls.Go(func() {
+				if _, err := a.Acquire(t.Context(), overlay.Request{Name: name, Backend: "warp"}); err == nil {
+					t.Errorf("%s: not refused", name)
+				}
+			})
+		}
+		for i := range 50 {
+			ask(fmt.Sprintf("vain%d", i/2))
+		}
+		calls.Wait()
+		synctest.Wait()
+		if now := runtime.NumGoroutine(); now != before {
+			t.Errorf("%d goroutines, %d before", now, before)
+		}
+		var red overlay.Network
+		for i := range 20 {
+			if ask("red"); i == 10 {
+				calls.Go(func() {
+					var err error
+					if red, err = a.Acquire(t.Context(), overlay.Request{Name: "red"}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		calls.Wait()
+		if err := a.Attach(t.Context(), overlay.Bridge{ID: dockerNet, Subnet: red.Subnet}); err != nil {
+			t.Error(err)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, overlay.StateFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lacksText(t, "the state", string(text), "vain")
+		wantText(t, "the state", string(text), `"red"`)
 	})
 }
 

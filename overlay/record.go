@@ -106,6 +106,10 @@ func (o *Overlay) address(n *network) netip.Addr {
 	return n.Underlay.Addr
 }
 
+// blank tells that nothing is known of the network but its name: a call about it
+// is under way, and may be refused.
+func (n *network) blank() bool { return !n.Subnet.IsValid() }
+
 // used tells whether the engine still needs the subnet.
 func (n *network) used() bool { return n.Held || n.Docker != nil }
 
@@ -190,17 +194,20 @@ func (o *Overlay) leases() any {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	out := map[string][]Lease{}
-	for name, n := range o.nets {
-		out[name] = n.peers
+	for _, n := range o.sorted() {
+		out[n.Name] = n.peers
 	}
 	return out
 }
 
-// sorted lists the networks by name; the caller holds mu.
+// sorted lists the networks that have, or had, a subnet here, by name; the caller
+// holds mu.
 func (o *Overlay) sorted() []*network {
 	out := make([]*network, 0, len(o.nets))
 	for _, name := range slices.Sorted(maps.Keys(o.nets)) {
-		out = append(out, o.nets[name])
+		if n := o.nets[name]; !n.blank() {
+			out = append(out, n)
+		}
 	}
 	return out
 }
