@@ -46,9 +46,15 @@ func inPlugin() bool {
 	return err == nil && at.IsDir()
 }
 
+// lastWords is how long the end of the process waits for its log to be read.
+const lastWords = time.Second
+
 // serve runs the plugin until the engine stops it.
 func serve(ctx context.Context) int {
-	log, level := plugin.NewLog(os.Stdout, os.Stderr)
+	good, bad := plugin.NewBacklog(os.Stdout), plugin.NewBacklog(os.Stderr)
+	defer good.Drain(lastWords)
+	defer bad.Drain(lastWords)
+	log, level := plugin.NewLog(good, bad)
 	if err := plugin.Run(ctx, plugin.DefaultPaths, log, level); err != nil {
 		log.Error("stopped", "error", err)
 		return 1
