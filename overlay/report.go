@@ -136,10 +136,16 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 	}
 	r.DockerID, r.Bridge = n.Docker.ID, n.Docker.Name()
 	r.Device = r.Bridge
+	if self.IPv6 {
+		r.IPv6Device = r.Bridge
+	}
 	if backend, err := o.backend(n.Config.Backend.Type); err == nil {
 		plan, _ := backend.Plan(self, nil)
 		if len(plan.Links) > 0 {
 			r.Device = plan.Links[0].Name
+			if self.IPv6 {
+				r.IPv6Device = plan.Links[len(plan.Links)-1].Name // the family has its own, or shares
+			}
 		}
 		if len(plan.Seals) > 0 {
 			r.Port = plan.Seals[0].Port

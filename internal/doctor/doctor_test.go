@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,34 @@ func TestFaults(t *testing.T) {
 			w.Kernel.Walls[2].Obstacles = []kernel.Obstacle{obstacle("inet", "fw", "in", "r", true)}
 		}, Fail, "silent", "", ""},
 		{"path", "mtu", func(w *World) { w.Peers[0].Path = 1400 }, Fail, "1400 bytes pass", "ip link set eth0 mtu 1400", ""},
+		{"no forwarding of IPv6", "ip_forward", func(w *World) { both(w); w.Kernel.Sysctls[forwarding6] = "0" }, Fail, "forwarding=0", "sysctl -w net.ipv6.conf.all.forwarding=1", ""},
+		{"interface narrow for IPv6", "interface", func(w *World) { both(w); w.Host.Networks[0].MTU = 1450 }, Fail, "become 1520", "mtu 1520", ""},
+		{"FORWARD of ip6tables", "forward", func(w *World) {
+			both(w)
+			w.Kernel.Walls[3].Obstacles = []kernel.Obstacle{obstacle("ip6", "filter", "FORWARD", "FORWARD handle 3", true)}
+		}, Fail, "handle 3", "ip6tables-nft -I FORWARD -i fl-+ -j ACCEPT && ip6tables-nft -I FORWARD -o fl-+ -j ACCEPT", ""},
+		{"bridge, IPv6 only", "br_netfilter", func(w *World) {
+			both(w)
+			w.Kernel.Sysctls = map[string]string{"bridge/bridge-nf-call-iptables": "0", "bridge/bridge-nf-call-ip6tables": "1"}
+			w.Kernel.Walls[1].Obstacles = []kernel.Obstacle{obstacle("ip", "f", "c", "r", true)} // not met
+			w.Kernel.Walls[4].Obstacles = []kernel.Obstacle{obstacle("ip6", "f", "c", "r", true)}
+		}, Fail, "table ip6 f", "nft insert rule ip6 f c", ""},
+		{"firewall of IPv6", "firewall", func(w *World) {
+			both(w)
+			w.Kernel.Walls[5].Obstacles = []kernel.Obstacle{obstacle("ip6", "filter", "INPUT", "r", true)}
+		}, Fail, "dropped", "ip6tables-nft -I INPUT -p udp --dport 8472 -j ACCEPT", ""},
+		{"firewall of IPv6, perhaps", "firewall", func(w *World) {
+			both(w).Overlay = Echo{}
+			w.Kernel.Walls[5].Obstacles = []kernel.Obstacle{obstacle("ip6", "filter", "INPUT", "r", false)}
+		}, Warn, "perhaps", "ip6tables-nft", ""},
+		{"peer, IPv6", "peer", func(w *World) { both(w) }, OK, "answers in 2.00 ms", "", ""},
+		{"peer silent over IPv6", "peer", func(w *World) { y := both(w); y.Underlay, y.Overlay = Echo{}, Echo{} }, Fail, "over IPv4, and not over IPv6", "", "192.0.2.2"},
+		{"tunnel of IPv6 closed", "tunnel", func(w *World) { both(w).Overlay = Echo{} }, Fail, "nothing comes through UDP port 8472", "ip6tables-nft -I INPUT -p udp --dport 8472 -j ACCEPT", "192.0.2.2"},
+		{"tunnel carries no IPv6", "tunnel", func(w *World) {
+			y := both(w)
+			y.PublicIP, y.Underlay, y.Overlay = there, Echo{}, Echo{}
+		}, Fail, "IPv4 comes through the tunnel", enable, "192.0.2.2"},
+		{"path of IPv6", "mtu", func(w *World) { both(w).Path = 1400 }, Fail, "1400 bytes pass, 1500", "ip link set eth0 mtu 1400", ""},
 		{"checksum", "checksum", func(w *World) { w.Peers[0].Sums = probe.Faulty }, Fail, "only without", "ethtool -K flannel.1 tx off", ""},
 		{"checksum untold", "checksum", func(w *World) { w.Peers[0].Sums = probe.Undetermined }, Unknown, "no datagram", "", ""},
 	} {
@@ -158,7 +187,10 @@ func TestFaults(t *testing.T) {
 					continue
 				}
 				want := ExitFine
-				if c.state == Fail || len(w.Peers) > 0 && !w.Peers[0].Overlay.Came {
+				unheard := func(p Peer) bool {
+					return slices.ContainsFunc(p.ways(), func(y Way) bool { return !y.Overlay.Came })
+				}
+				if c.state == Fail || slices.ContainsFunc(w.Peers, unheard) {
 					want = ExitFailed
 				}
 				if !w.Plugin.Answers() {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
 
@@ -33,11 +34,20 @@ func judgeKernel(w *World) Verdict {
 	return v
 }
 
+// forwarding6 is the sysctl that has the kernel route IPv6.
+const forwarding6 = "ipv6/conf/all/forwarding"
+
 func judgeForwarding(w *World) Verdict {
 	value, known := w.Kernel.Sysctls["ipv4/ip_forward"]
+	uses6 := slices.ContainsFunc(w.networks(), func(n report.Network) bool { return n.IPv6Device != "" })
 	switch {
 	case !known:
 		return unknown("net.ipv4.ip_forward cannot be read")
+	case value == "1" && uses6 && w.Kernel.Sysctls[forwarding6] != "1":
+		return Verdict{
+			State: Fail, Found: "net.ipv6.conf.all.forwarding=" + w.Kernel.Sysctls[forwarding6], Mend: "sysctl -w net.ipv6.conf.all.forwarding=1",
+			Why: "the kernel drops what containers of two hosts send each other over IPv6",
+		}
 	case value == "1":
 		return ok("net.ipv4.ip_forward=1")
 	case len(w.networks()) == 0:
@@ -59,7 +69,7 @@ func judgeReversePath(w *World) Verdict {
 			strict = name
 		}
 	}
-	silent, asked := w.silent()
+	silent, asked := w.silent(false)
 	_, known := w.Kernel.Sysctls["ipv4/conf/all/rp_filter"]
 	switch {
 	case !known:
@@ -93,12 +103,23 @@ func judgeForward(w *World) []Verdict {
 	return w.judgeWalls("forward", "no Docker network of flannel's", "containers of two hosts do not reach each other", forwardMend)
 }
 
+// bridgeKey is the sysctl that has a family's frames on a bridge meet chains.
+func bridgeKey(six bool) string {
+	if six {
+		return "bridge/bridge-nf-call-ip6tables"
+	}
+	return "bridge/bridge-nf-call-iptables"
+}
+
 func judgeBridged(w *World) []Verdict {
-	const key = "bridge/bridge-nf-call-iptables"
-	if w.Kernel.Sysctls[key] != "1" {
+	met := *w
+	met.Kernel.Walls = slices.DeleteFunc(slices.Clone(w.Kernel.Walls), func(wall Wall) bool {
+		return w.Kernel.Sysctls[bridgeKey(wall.Packet.IPv6)] != "1"
+	})
+	if w.Kernel.Sysctls[bridgeKey(false)] != "1" && w.Kernel.Sysctls[bridgeKey(true)] != "1" {
 		return []Verdict{ok("off: frames on a bridge meet no chain")}
 	}
-	return w.judgeWalls("br_netfilter", "no Docker network of flannel's", "containers of this host do not reach each other", forwardMend)
+	return met.judgeWalls("br_netfilter", "no Docker network of flannel's", "containers of this host do not reach each other", forwardMend)
 }
 
 func judgeFirewall(w *World) []Verdict {
@@ -109,7 +130,6 @@ func judgeFirewall(w *World) []Verdict {
 // that are not known of a packet counts only where peers are silent.
 func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obstacle) string) []Verdict {
 	var out []Verdict
-	silent, _ := w.silent()
 	for _, wall := range w.Kernel.Walls {
 		if wall.Check != check {
 			continue
@@ -125,7 +145,7 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 			}
 			v := Verdict{Subject: wall.Subject, State: Fail, Found: "dropped by " + o.String(), Why: why, Mend: mend(wall, o)}
 			if !o.Certain {
-				if silent == 0 {
+				if silent, _ := w.silent(wall.Packet.IPv6); silent == 0 {
 					continue
 				}
 				v.State, v.Found = Warn, "perhaps dropped by "+o.String()
@@ -142,14 +162,14 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 
 // iptablesFilter tells whether a chain is one of iptables-nft's own.
 func iptablesFilter(o kernel.Obstacle) bool {
-	return o.Family == "ip" && o.Table == "filter" && slices.Contains([]string{"INPUT", "OUTPUT", "FORWARD"}, o.Chain)
+	return (o.Family == "ip" || o.Family == "ip6") && o.Table == "filter" && slices.Contains([]string{"INPUT", "OUTPUT", "FORWARD"}, o.Chain)
 }
 
 // forwardMend lets what passes our bridges pass this chain too; what that is our
 // own table decides.
-func forwardMend(_ Wall, o kernel.Obstacle) string {
+func forwardMend(wall Wall, o kernel.Obstacle) string {
 	if iptablesFilter(o) {
-		return fmt.Sprintf("iptables-nft -I %[1]s -i fl-+ -j ACCEPT && iptables-nft -I %[1]s -o fl-+ -j ACCEPT", o.Chain)
+		return fmt.Sprintf("%[2]s -I %[1]s -i fl-+ -j ACCEPT && %[2]s -I %[1]s -o fl-+ -j ACCEPT", o.Chain, iptables(wall.Packet.IPv6))
 	}
 	return fmt.Sprintf(`nft insert rule %[1]s %[2]s %[3]s iifname "fl-*" accept && nft insert rule %[1]s %[2]s %[3]s oifname "fl-*" accept`, o.Family, o.Table, o.Chain)
 }
@@ -157,11 +177,19 @@ func forwardMend(_ Wall, o kernel.Obstacle) string {
 // tunnelMend lets the tunnel's packets pass this chain.
 func tunnelMend(wall Wall, o kernel.Obstacle) string {
 	if iptablesFilter(o) {
-		return iptablesTunnel(o.Chain, wall.Packet.Port)
+		return iptablesTunnel(o.Chain, wall.Packet.Port, wall.Packet.IPv6)
 	}
 	return fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", o.Family, o.Table, o.Chain, wall.Packet.Port)
 }
 
-func iptablesTunnel(chain string, port uint16) string {
-	return fmt.Sprintf("iptables-nft -I %s -p udp --dport %d -j ACCEPT", chain, port)
+func iptablesTunnel(chain string, port uint16, six bool) string {
+	return fmt.Sprintf("%s -I %s -p udp --dport %d -j ACCEPT", iptables(six), chain, port)
+}
+
+// iptables is the command of one family.
+func iptables(six bool) string {
+	if six {
+		return "ip6tables-nft"
+	}
+	return "iptables-nft"
 }

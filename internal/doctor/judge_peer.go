@@ -10,16 +10,18 @@ import (
 // manyPeers is from how many on those that are fine are counted, not listed.
 const manyPeers = 8
 
-// perPeer judges every peer that was asked.
-func (w *World) perPeer(fine string, judge func(p Peer) (Verdict, bool)) []Verdict {
+// perPeer judges every way to every peer that was asked.
+func (w *World) perPeer(fine string, judge func(p Peer, y Way) (Verdict, bool)) []Verdict {
 	if w.Probe != "" {
 		return []Verdict{unknown(w.Probe)}
 	}
 	var out []Verdict
 	for _, p := range w.Peers {
-		if v, judged := judge(p); judged {
-			v.Subject = fmt.Sprintf("%s (%s)", p.PublicIP, p.Subnet)
-			out = append(out, v)
+		for _, y := range p.ways() {
+			if v, judged := judge(p, y); judged {
+				v.Subject = fmt.Sprintf("%s (%s)", y.PublicIP, y.Subnet)
+				out = append(out, v)
+			}
 		}
 	}
 	out = tally(out, manyPeers, func(n int) Verdict { return ok(fmt.Sprintf("%d hosts %s", n, fine)) })
@@ -30,16 +32,26 @@ func (w *World) perPeer(fine string, judge func(p Peer) (Verdict, bool)) []Verdi
 }
 
 func judgePeers(w *World) []Verdict {
-	return w.perPeer("answer", func(p Peer) (Verdict, bool) {
+	return w.perPeer("answer", func(p Peer, y Way) (Verdict, bool) {
 		switch {
 		case p.Skipped != "":
 			return Verdict{State: Warn, Found: "left out: " + p.Skipped, Why: "there is no way to its containers"}, true
-		case p.Underlay.Came:
-			return ok("answers in " + rtt(p.Underlay.Took)), true
-		case p.Overlay.Came:
+		case y.carried():
+			return Verdict{}, false
+		case y.Underlay.Came:
+			return ok("answers in " + rtt(y.Underlay.Took)), true
+		case y.Overlay.Came:
 			return ok("does not answer ICMP, but through the tunnel it does"), true
-		case p.Underlay.Error != "":
-			return Verdict{State: Fail, Found: p.Underlay.Error, Why: "this host has no route to it"}, true
+		case y.Underlay.Error != "":
+			return Verdict{State: Fail, Found: y.Underlay.Error, Why: "this host has no route to it"}, true
+		case y.second() && !p.Underlay.Came && !p.Overlay.Came:
+			return Verdict{}, false // it is not there at all
+		case y.second():
+			return Verdict{
+				State: Fail, Found: "answers over IPv4, and not over IPv6",
+				Why: "its containers are out of reach over IPv6: see the IPv6 addresses and routes of both hosts, and the setting PUBLIC_IPV6 there",
+				On:  p.PublicIP.String(),
+			}, true
 		}
 		return w.judgeGone(p), true
 	})
@@ -82,42 +94,50 @@ func (w *World) hurts() string {
 
 func judgeTunnels(w *World) []Verdict {
 	here := w.hurts()
-	return w.perPeer("answer through the tunnel", func(p Peer) (Verdict, bool) {
+	return w.perPeer("answer through the tunnel", func(p Peer, y Way) (Verdict, bool) {
 		port := uint16(p.Port)
 		v := Verdict{State: Fail, Why: "containers there are out of reach", On: p.PublicIP.String()}
+		if y.second() {
+			v.Why += " over IPv6"
+		}
 		switch {
-		case p.Skipped != "" || !p.Underlay.Came && !p.Overlay.Came:
+		case p.Skipped != "" || !y.carried() && !y.Underlay.Came && !y.Overlay.Came:
 			return v, false // the check of the peer says why
-		case p.Overlay.Came:
-			return ok(fmt.Sprintf("%s answers in %s", p.Inside, rtt(p.Overlay.Took))), true
+		case y.Overlay.Came:
+			return ok(fmt.Sprintf("%s answers in %s", y.Inside, rtt(y.Overlay.Took))), true
 		case here != "":
 			v.Found, v.Why, v.On = "silent", "see the check "+here+" of this host", ""
+		case y.carried() && !p.Overlay.Came:
+			return v, false // nothing comes through, whatever it is
+		case y.carried():
+			v.Found = "IPv4 comes through the tunnel, and IPv6 does not"
+			v.Mend = enable
 		case port == 0:
 			v.Found = "it answers, but not at its bridge"
 			v.Mend = enable
-		case p.Refused:
+		case y.Refused:
 			v.Found = fmt.Sprintf("it answers, and refuses UDP port %d: nobody listens there, or a firewall rejects", port)
-			v.Mend = enable + " || " + iptablesTunnel("INPUT", port)
+			v.Mend = enable + " || " + iptablesTunnel("INPUT", port, y.second())
 		default:
 			v.Found = fmt.Sprintf("it answers, but nothing comes through UDP port %d", port)
 			v.Why += "; the same port is needed in both directions, so run flannel doctor there too"
-			v.Mend = iptablesTunnel("INPUT", port)
+			v.Mend = iptablesTunnel("INPUT", port, y.second())
 		}
 		return v, true
 	})
 }
 
 func judgeMTU(w *World) []Verdict {
-	return w.perPeer("are reached by the largest packets", func(p Peer) (Verdict, bool) {
+	return w.perPeer("are reached by the largest packets", func(p Peer, y Way) (Verdict, bool) {
 		switch {
-		case p.Path == 0:
+		case y.Path == 0:
 			return Verdict{}, false
-		case p.Path >= p.Need:
-			return ok(fmt.Sprintf("%d bytes pass, %d are needed", p.Path, p.Need)), true
+		case y.Path >= y.Need:
+			return ok(fmt.Sprintf("%d bytes pass, %d are needed", y.Path, y.Need)), true
 		}
 		return Verdict{
-			State: Fail, Found: fmt.Sprintf("%d bytes pass, %d are needed", p.Path, p.Need), Why: "small packets pass and large ones are lost",
-			Mend: fmt.Sprintf("ip link set %s mtu %d", w.leadsTo(p), p.Path),
+			State: Fail, Found: fmt.Sprintf("%d bytes pass, %d are needed", y.Path, y.Need), Why: "small packets pass and large ones are lost",
+			Mend: fmt.Sprintf("ip link set %s mtu %d", w.leadsTo(p), y.Path),
 		}, true
 	})
 }
@@ -133,9 +153,9 @@ func (w *World) leadsTo(p Peer) string {
 }
 
 func judgeChecksums(w *World) []Verdict {
-	return w.perPeer("get what is left to the devices", func(p Peer) (Verdict, bool) {
+	return w.perPeer("get what is left to the devices", func(p Peer, y Way) (Verdict, bool) {
 		switch {
-		case p.Backend != "vxlan" || !p.Overlay.Came:
+		case y.second() || p.Backend != "vxlan" || !p.Overlay.Came:
 			return Verdict{}, false
 		case p.Sums == probe.Healthy:
 			return ok("arrives"), true

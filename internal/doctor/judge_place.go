@@ -25,7 +25,7 @@ func judgeInterface(w *World) []Verdict {
 	var out []Verdict
 	for _, n := range w.networks() {
 		i, there := w.iface(n.Interface)
-		need := n.MTU + overhead(n.Backend)
+		need := n.MTU + overhead(n.Backend, n.IPv6Device != "")
 		v := Verdict{Subject: n.Title(), State: Fail, Why: "it carries all packets between hosts"}
 		switch {
 		case !there:
@@ -64,7 +64,7 @@ func judgePublicIP(w *World) []Verdict {
 func (w *World) judgeAddress(n report.Network) Verdict {
 	subject := n.PublicIP.String()
 	owner, here := w.owner(n.PublicIP)
-	silent, asked := w.silent()
+	silent, asked := w.silent(false)
 	switch {
 	case here && (owner.Name == n.Interface || n.Interface == ""):
 		return Verdict{Subject: subject, State: OK, Found: "on " + owner.Name}

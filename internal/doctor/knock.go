@@ -41,10 +41,7 @@ func (v *visit) probe(ctx context.Context) {
 			peers = peers[:mostPeers]
 		}
 		for _, p := range peers {
-			w.Peers = append(w.Peers, Peer{
-				Network: n.Name, PublicIP: p.PublicIP, Subnet: p.Subnet, Backend: n.Backend, Skipped: p.Skipped, Device: n.Device,
-				Need: n.MTU + overhead(n.Backend), Inside: n.Inside(p), Port: n.Port,
-			})
+			w.Peers = append(w.Peers, newPeer(n, p))
 		}
 	}
 	err := probe.Serve(ctx, false, func(plain *probe.Pinger) error {
@@ -65,26 +62,53 @@ func (v *visit) probe(ctx context.Context) {
 	}
 }
 
+// newPeer is a host that was not asked yet.
+func newPeer(n report.Network, p report.Peer) Peer {
+	out := Peer{
+		Network: n.Name, Backend: n.Backend, Skipped: p.Skipped, Device: n.Device, Port: n.Port,
+		Way: Way{PublicIP: p.PublicIP, Subnet: p.Subnet, Inside: n.Inside(p), Need: n.MTU + overhead(n.Backend, false)},
+	}
+	if inside := n.InsideIPv6(p); inside.IsValid() && p.Skipped == "" {
+		out.IPv6 = &Way{PublicIP: p.PublicIPv6, Subnet: p.IPv6Subnet, Inside: inside, Need: n.MTU + overhead(n.Backend, true)}
+		if n.Backend == "udp" {
+			out.IPv6.PublicIP = p.PublicIP
+		}
+	}
+	return out
+}
+
 // probePeer asks one host for everything.
 func (v *visit) probePeer(ctx context.Context, plain, whole *probe.Pinger, p *Peer) {
 	if p.Skipped != "" {
 		return
 	}
 	var g errgroup.Group
-	g.Go(func() error { p.Underlay = echo(ctx, plain, p.PublicIP); return nil })
-	g.Go(func() error { p.Overlay = echo(ctx, plain, p.Inside); return nil })
+	g.Go(func() error { v.probeWay(ctx, plain, whole, p, &p.Way); return nil })
+	if p.IPv6 != nil {
+		g.Go(func() error { v.probeWay(ctx, plain, whole, p, p.IPv6); return nil })
+	}
 	_ = g.Wait() // none of them returns an error
-	if p.Underlay.Came && !p.Overlay.Came && p.Port != 0 {
-		p.Refused = refused(ctx, netip.AddrPortFrom(p.PublicIP, uint16(p.Port)))
-	}
-	if p.Underlay.Came {
-		p.Path = v.path(ctx, whole, *p)
-	}
 	if p.Overlay.Came && p.Backend == "vxlan" {
 		if n := v.network(p.Network); n != nil {
 			// An error leaves it undetermined.
 			p.Sums, _ = probe.UDP{}.Checksums(ctx, n.Subnet.Addr(), p.Inside)
 		}
+	}
+}
+
+// probeWay asks one host over one family.
+func (v *visit) probeWay(ctx context.Context, plain, whole *probe.Pinger, p *Peer, y *Way) {
+	var g errgroup.Group
+	g.Go(func() error { y.Overlay = echo(ctx, plain, y.Inside); return nil })
+	if !y.carried() {
+		g.Go(func() error { y.Underlay = echo(ctx, plain, y.PublicIP); return nil })
+	}
+	_ = g.Wait() // none of them returns an error
+	if y.Underlay.Came && !y.Overlay.Came && p.Port != 0 {
+		y.Refused = refused(ctx, netip.AddrPortFrom(y.PublicIP, uint16(p.Port)))
+	}
+	if y.Underlay.Came {
+		y.Path = v.path(ctx, whole, *p, *y)
 	}
 }
 
@@ -114,15 +138,15 @@ func echo(ctx context.Context, p *probe.Pinger, to netip.Addr) (e Echo) {
 }
 
 // path is the MTU to a host, as far as this host's interface allows.
-func (v *visit) path(ctx context.Context, whole *probe.Pinger, p Peer) int {
+func (v *visit) path(ctx context.Context, whole *probe.Pinger, p Peer, y Way) int {
 	i, known := v.world.iface(v.world.leadsTo(p))
 	if !known {
 		return 0
 	}
 	// An answer may take as long as the first did, and then some.
-	wait := min(patience, max(100*time.Millisecond, 8*p.Underlay.Took))
-	mtu, err := probe.PathMTU(i.MTU, func(size int) (bool, error) {
-		return whole.Fits(ctx, p.PublicIP, size, tries, wait)
+	wait := min(patience, max(100*time.Millisecond, 8*y.Underlay.Took))
+	mtu, err := probe.PathMTU(probe.LeastMTU(y.PublicIP), i.MTU, func(size int) (bool, error) {
+		return whole.Fits(ctx, y.PublicIP, size, tries, wait)
 	})
 	if err != nil {
 		return 0

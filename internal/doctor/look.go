@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -188,7 +189,7 @@ func (v *visit) readKernel(ctx context.Context) {
 		return
 	}
 	defer func() { _ = hand.Close() }() // it was only read
-	keys := []string{"ipv4/ip_forward", "bridge/bridge-nf-call-iptables", "ipv4/conf/all/rp_filter"}
+	keys := []string{"ipv4/ip_forward", bridgeKey(false), bridgeKey(true), forwarding6, "ipv4/conf/all/rp_filter"}
 	for _, name := range v.world.carriers() {
 		keys = append(keys, "ipv4/conf/"+name+"/rp_filter")
 	}
@@ -213,39 +214,75 @@ func (v *visit) readKernel(ctx context.Context) {
 func packets(w *World) []Wall {
 	var out []Wall
 	for _, n := range w.networks() {
-		near, far := n.Subnet.Addr().Next().Next(), netip.Addr{}
-		peer := netip.Addr{}
-		if len(n.Peers) > 0 {
-			far, peer = n.Peers[0].Subnet.Addr().Next().Next(), n.Peers[0].PublicIP
-		}
-		add := func(check, subject string, p kernel.Packet) {
-			out = append(out, Wall{Check: check, Subject: subject, Packet: p})
-		}
-		device := n.Device
+		four := lane{subnet: n.Subnet, device: n.Device, port: uint16(n.Port), local: w.local(n.PublicIP)}
 		if n.Port == 0 {
-			device = n.Interface
+			four.device = n.Interface
 		}
-		add("forward", fmt.Sprintf("%s to %s", n.Bridge, device),
-			kernel.Packet{Way: kernel.Across, In: n.Bridge, Out: device, Src: near, Dst: far, Proto: unix.IPPROTO_ICMP})
-		add("forward", fmt.Sprintf("%s to %s", device, n.Bridge),
-			kernel.Packet{Way: kernel.Across, In: device, Out: n.Bridge, Src: far, Dst: near, Proto: unix.IPPROTO_ICMP})
-		add("br_netfilter", n.Bridge,
-			kernel.Packet{Way: kernel.Across, In: n.Bridge, Out: n.Bridge, Src: near, Dst: near.Next(), Proto: unix.IPPROTO_ICMP})
-		if port := uint16(n.Port); port != 0 {
-			add("firewall", fmt.Sprintf("UDP port %d, in", port),
-				kernel.Packet{Way: kernel.Inward, In: n.Interface, Src: peer, Proto: unix.IPPROTO_UDP, Port: port, Dst: w.local(n)})
-			add("firewall", fmt.Sprintf("UDP port %d, out", port),
-				kernel.Packet{Way: kernel.Outward, Out: n.Interface, Src: w.local(n), Dst: peer, Proto: unix.IPPROTO_UDP, Port: port})
+		if len(n.Peers) > 0 {
+			four.far, four.peer = n.Peers[0].Subnet, n.Peers[0].PublicIP
 		}
+		out = append(out, four.packets(n)...)
+		if n.IPv6Device == "" {
+			continue
+		}
+		six := lane{subnet: n.IPv6Subnet, device: n.IPv6Device, local: w.local(n.PublicIPv6)}
+		if n.Port == 0 {
+			six.device = n.Interface
+		}
+		if n.Backend == "vxlan" {
+			six.port = uint16(n.Port)
+		}
+		if i := slices.IndexFunc(n.Peers, func(p report.Peer) bool { return p.IPv6Subnet.IsValid() }); i >= 0 {
+			six.far, six.peer = n.Peers[i].IPv6Subnet, n.Peers[i].PublicIPv6
+		}
+		out = append(out, six.packets(n)...)
 	}
 	return out
 }
 
-// local is the address that packets of a network come in at; behind a NAT it is
-// not known.
-func (w *World) local(n report.Network) netip.Addr {
-	if _, here := w.owner(n.PublicIP); here {
-		return n.PublicIP
+// lane is where packets of one family pass this host; what is zero is not known.
+type lane struct {
+	subnet, far netip.Prefix // this host's and another's
+	device      string       // that leads to the other
+	port        uint16       // UDP, of a tunnel of this family; 0 without one
+	local, peer netip.Addr   // of the tunnel's ends
+}
+
+// packets are those of a lane.
+func (l lane) packets(n report.Network) []Wall {
+	six, name, icmp := l.subnet.Addr().Is6(), "", byte(unix.IPPROTO_ICMP)
+	if six {
+		name, icmp = ", IPv6", unix.IPPROTO_ICMPV6
+	}
+	near, far := l.subnet.Addr().Next().Next(), netip.Addr{}
+	if l.far.IsValid() {
+		far = l.far.Addr().Next().Next()
+	}
+	var out []Wall
+	add := func(check, subject string, p kernel.Packet) {
+		p.IPv6 = six
+		out = append(out, Wall{Check: check, Subject: subject + name, Packet: p})
+	}
+	add("forward", fmt.Sprintf("%s to %s", n.Bridge, l.device),
+		kernel.Packet{Way: kernel.Across, In: n.Bridge, Out: l.device, Src: near, Dst: far, Proto: icmp})
+	add("forward", fmt.Sprintf("%s to %s", l.device, n.Bridge),
+		kernel.Packet{Way: kernel.Across, In: l.device, Out: n.Bridge, Src: far, Dst: near, Proto: icmp})
+	add("br_netfilter", n.Bridge,
+		kernel.Packet{Way: kernel.Across, In: n.Bridge, Out: n.Bridge, Src: near, Dst: near.Next(), Proto: icmp})
+	if l.port != 0 {
+		add("firewall", fmt.Sprintf("UDP port %d, in", l.port),
+			kernel.Packet{Way: kernel.Inward, In: n.Interface, Src: l.peer, Dst: l.local, Proto: unix.IPPROTO_UDP, Port: l.port})
+		add("firewall", fmt.Sprintf("UDP port %d, out", l.port),
+			kernel.Packet{Way: kernel.Outward, Out: n.Interface, Src: l.local, Dst: l.peer, Proto: unix.IPPROTO_UDP, Port: l.port})
+	}
+	return out
+}
+
+// local is the address that packets come in at, where that is one of this host's;
+// behind a NAT it is not known.
+func (w *World) local(public netip.Addr) netip.Addr {
+	if _, here := w.owner(public); here {
+		return public
 	}
 	return netip.Addr{}
 }

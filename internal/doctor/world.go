@@ -69,24 +69,45 @@ type Wall struct {
 	Error          string
 }
 
-// Peer is what became of the probes to another host.
+// Peer is another host, and what became of the probes to it.
 type Peer struct {
-	Network  string
-	PublicIP netip.Addr
+	Network string
+	Backend string
+	Skipped string // why the plan has no way to it
+	Device  string // this host's, that leads there
+	Port    int    // UDP, of the tunnel; 0 without one
+	Way            // of IPv4
+	Sums    probe.Verdict
+	IPv6    *Way `json:",omitempty"` // nil where the two hosts do not both have it
+}
+
+// Way is one family's way to another host, and what became of the probes on it.
+type Way struct {
+	PublicIP netip.Addr // that the packets go to; of IPv6 too where IPv4 carries it
 	Subnet   netip.Prefix
-	Backend  string
-	Skipped  string // why the plan has no way to it
-	Device   string // this host's, that leads there
-	Inside   netip.Addr
-	Port     int // UDP, of the tunnel; 0 without one
+	Inside   netip.Addr // the host's address in the network
 
 	Underlay Echo // to PublicIP
-	Overlay  Echo // to its address in the network
+	Overlay  Echo // to Inside
 	Refused  bool // it answers a datagram to the tunnel's port: nobody listens there
 	Path     int  // MTU found, 0 where it is not known
 	Need     int  // outer bytes of the largest packet of a container
-	Sums     probe.Verdict
 }
+
+// ways are all that were tried.
+func (p Peer) ways() []Way {
+	if p.IPv6 == nil {
+		return []Way{p.Way}
+	}
+	return []Way{p.Way, *p.IPv6}
+}
+
+// second tells a way of IPv6.
+func (w Way) second() bool { return w.Subnet.Addr().Is6() }
+
+// carried tells that IPv6 packets go through the tunnel of IPv4, so that it is
+// the way to nothing of its own.
+func (w Way) carried() bool { return w.second() && w.PublicIP.Is4() }
 
 // Echo is what became of an ICMP echo.
 type Echo struct {
@@ -95,12 +116,15 @@ type Echo struct {
 	Error string // why it could not be sent
 }
 
-// overhead is what a backend adds to a packet, in bytes.
-func overhead(backend string) int {
-	switch backend {
-	case "vxlan":
+// overhead is what a backend adds to a packet that it carries over IPv4, or over
+// IPv6, in bytes.
+func overhead(backend string, six bool) int {
+	switch {
+	case backend == "vxlan" && six:
+		return 70
+	case backend == "vxlan":
 		return 50
-	case "udp":
+	case backend == "udp":
 		return 28
 	}
 	return 0
@@ -131,16 +155,18 @@ func (w *World) owner(addr netip.Addr) (kernel.Interface, bool) {
 	return w.Kernel.Interfaces[i], true
 }
 
-// silent are the peers of a network that were asked and do not answer through
-// the tunnel.
-func (w *World) silent() (silent, asked int) {
+// silent are the peers of a family that were asked and do not answer through the
+// tunnel.
+func (w *World) silent(six bool) (silent, asked int) {
 	for _, p := range w.Peers {
-		if p.Skipped != "" || p.Overlay.Error != "" {
-			continue
-		}
-		asked++
-		if !p.Overlay.Came {
-			silent++
+		for _, y := range p.ways() {
+			if p.Skipped != "" || y.second() != six || y.Overlay.Error != "" {
+				continue
+			}
+			asked++
+			if !y.Overlay.Came {
+				silent++
+			}
 		}
 	}
 	return silent, asked

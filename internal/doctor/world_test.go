@@ -47,8 +47,28 @@ func sound() *World {
 			{Subnet: theirs, PublicIP: there, Backend: "vxlan", TTL: renewed, Left: left},
 		}}},
 		Peers: []Peer{{
-			PublicIP: there, Subnet: theirs, Backend: "vxlan", Device: "flannel.1", Port: 8472, Inside: theirs.Addr(), Underlay: Echo{Came: true, Took: time.Millisecond},
-			Overlay: Echo{Came: true, Took: time.Millisecond}, Path: 1500, Need: 1500, Sums: probe.Healthy,
+			Backend: "vxlan", Device: "flannel.1", Port: 8472, Sums: probe.Healthy, Way: Way{
+				PublicIP: there, Subnet: theirs, Inside: theirs.Addr(), Underlay: Echo{Came: true, Took: time.Millisecond},
+				Overlay: Echo{Came: true, Took: time.Millisecond}, Path: 1500, Need: 1500,
+			},
 		}},
 	}
+}
+
+// both gives the host and its peer IPv6, and returns that way to the peer.
+func both(w *World) *Way {
+	n, p := &w.Host.Networks[0], &w.Peers[0]
+	n.MTU, n.IPv6Device = 1430, "flannel-v6.1"
+	n.IPv6Subnet, n.PublicIPv6 = netip.MustParsePrefix("fd00:5:0:1::/64"), netip.MustParseAddr("fd00:c0::1")
+	p.Need = 1480
+	p.IPv6 = &Way{
+		PublicIP: netip.MustParseAddr("fd00:c0::2"), Subnet: netip.MustParsePrefix("fd00:5:0:2::/64"), Inside: netip.MustParseAddr("fd00:5:0:2::1"),
+		Underlay: Echo{Came: true, Took: 2 * time.Millisecond}, Overlay: Echo{Came: true, Took: 2 * time.Millisecond}, Path: 1500, Need: 1500,
+	}
+	w.Kernel.Sysctls[forwarding6], w.Kernel.Sysctls[bridgeKey(true)] = "1", "1"
+	w.Kernel.Walls = append(w.Kernel.Walls,
+		Wall{Check: "forward", Subject: bridge + " to flannel-v6.1, IPv6", Packet: kernel.Packet{IPv6: true}},
+		Wall{Check: "br_netfilter", Subject: bridge + ", IPv6", Packet: kernel.Packet{IPv6: true}},
+		Wall{Check: "firewall", Subject: "UDP port 8472, in, IPv6", Packet: kernel.Packet{IPv6: true, Port: 8472}})
+	return p.IPv6
 }

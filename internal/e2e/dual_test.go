@@ -68,6 +68,7 @@ func TestDualStack(t *testing.T) {
 			}
 			sh(t, one, "ping -c 1 -w 5 "+there)
 			sh(t, two, "ping -c 1 -w 5 "+here)
+			green(t, cluster.hosts)
 			fetch(t, one, "here", "["+there+"]")
 			fetch(t, two, "there", "["+here+"]")
 			serve(t, one, "here", "echo")
@@ -179,6 +180,7 @@ func TestDualStackLife(t *testing.T) {
 			docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here)
 		}
 	})
+	t.Run("doctor", doctorDual)
 	t.Run("isolated", func(t *testing.T) {
 		// From outside the network nobody gets in: the wire has a route to
 		// the container's subnet, as a router in the way would.
@@ -196,6 +198,24 @@ func TestDualStackLife(t *testing.T) {
 			t.Errorf("from outside: %s", out)
 		}
 	})
+}
+
+// doctorDual closes the tunnel of IPv6 alone, has that found on both hosts, and mends
+// it as the doctor says.
+func doctorDual(t *testing.T) {
+	one, two := cluster.hosts[0], cluster.hosts[1]
+	green(t, cluster.hosts)
+	sh(t, two, "nft 'table ip6 fw { chain in { type filter hook input priority 10; udp dport 8472 drop; }; }'")
+	t.Cleanup(func() {
+		if _, err := two.Exec(context.Background(), "nft", "delete", "table", "ip6", "fw"); err != nil {
+			t.Error(err)
+		}
+	})
+	far := find(t, one, symptom{0, "tunnel", "nothing comes through UDP port 8472", "ip6tables-nft -I INPUT"})
+	contains(t, "the peer", far.On, two.Addr().String())
+	near := find(t, two, symptom{1, "firewall", "table ip6 fw", "nft insert rule ip6 fw in udp dport 8472 accept"})
+	sh(t, two, near.Mend)
+	green(t, cluster.hosts)
 }
 
 // sixes is what a host's kernel has of IPv6 on flannel networks.

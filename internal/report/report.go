@@ -94,8 +94,10 @@ type Network struct {
 	DockerID string `json:",omitempty"` // empty while there is no Docker network
 	Bridge   string `json:",omitempty"`
 	Device   string `json:",omitempty"` // that carries the packets
-	Port     int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
-	Lease    Lease
+	// IPv6Device carries the IPv6 packets; empty without an IPv6 subnet in use.
+	IPv6Device string `json:",omitempty"`
+	Port       int    `json:",omitempty"` // UDP, that the tunnels of other hosts end at; 0 without tunnels
+	Lease      Lease
 	// Blocked says why no packets are carried; backends in this process only.
 	Blocked string    `json:",omitempty"`
 	Leases  int       // of the cluster, as last seen

@@ -13,6 +13,7 @@ import (
 // is known: a zero field is not known.
 type Packet struct {
 	Way      Way
+	IPv6     bool
 	In, Out  string // interfaces
 	Src, Dst netip.Addr
 	Proto    byte   // unix.IPPROTO_...
@@ -60,8 +61,16 @@ func (k *Kernel) Obstacles(p Packet) ([]Obstacle, error) {
 	return w.obstacles(p), nil
 }
 
-// families of nftables that see IPv4 packets, by their names.
-var ipFamilies = map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_INET: "inet"}
+// family is the one of nftables that sees only packets such as this.
+func (p Packet) family() byte {
+	if p.IPv6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+// families are the names of nftables' families that see IP packets.
+var ipFamilies = map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
 // chainID names a chain.
 type chainID struct {
@@ -83,10 +92,10 @@ type rawRule struct {
 	expr   [][]byte
 }
 
-// readWalls lists the chains that IPv4 packets may meet, with their rules.
+// readWalls lists the chains that a packet may meet, with their rules.
 func (k *Kernel) readWalls(p Packet) (*walls, error) {
 	w := &walls{rules: map[chainID][]rawRule{}, links: map[string]int{}}
-	for family := range ipFamilies {
+	for _, family := range []byte{p.family(), unix.NFPROTO_INET} {
 		found, err := k.filter.dump(nftQuery(unix.NFT_MSG_GETCHAIN, family, nil))
 		if isGone(err) {
 			continue

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestObstacles has firewalls, and asks what becomes of three packets.
+// TestObstacles has firewalls, and asks what becomes of a few packets.
 func TestObstacles(t *testing.T) {
 	vxlan := Packet{Way: Inward, In: "eth0", Src: netip.MustParseAddr("10.0.0.2"), Dst: netip.MustParseAddr("10.0.0.1"), Proto: unix.IPPROTO_UDP, Port: 8472}
 	out := Packet{Way: Outward, Out: "eth0", Dst: netip.MustParseAddr("10.0.0.2"), Proto: unix.IPPROTO_UDP, Port: 8472}
@@ -19,6 +19,7 @@ func TestObstacles(t *testing.T) {
 		Way: Across, In: "fl-0123456789ab", Out: "flannel.1", Proto: unix.IPPROTO_ICMP,
 		Src: netip.MustParseAddr("10.5.1.2"), Dst: netip.MustParseAddr("10.5.2.2"),
 	}
+	vxlan6 := Packet{Way: Inward, IPv6: true, In: "eth0", Src: netip.MustParseAddr("fd00::2"), Dst: netip.MustParseAddr("fd00::1"), Proto: unix.IPPROTO_UDP, Port: 8472}
 	nft := func(hook, policy, rules string) string {
 		return fmt.Sprintf("nft 'table inet fw { chain deep { %[3]s }; chain c { type filter hook %[1]s priority 0; policy %[2]s; %[3]s }; }'", hook, policy, rules)
 	}
@@ -52,6 +53,12 @@ func TestObstacles(t *testing.T) {
 		{"iptables for others", "iptables-nft -A INPUT -p udp ! --dport 8472 -j DROP; iptables-nft -A INPUT -p tcp -j DROP", vxlan, "", true},
 		{"iptables policy", "iptables-nft -P FORWARD DROP", across, policy, true},
 		{"iptables policy, accepted", "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i fl-+ -j ACCEPT", across, "", true},
+		{"IPv6, rule", nft("input", "accept", "udp dport 8472 counter drop;"), vxlan6, dropped, true},
+		{"IPv6, policy, from there accepted", nft("input", "drop", "ip6 saddr fd00::/64 ip6 daddr fd00::1 ip6 nexthdr udp accept;"), vxlan6, "", true},
+		{"IPv6, policy, others accepted", nft("input", "drop", "ip6 saddr fd00:1::/64 accept; ip6 daddr fd00::2 accept; meta nfproto ipv4 accept; ip saddr 0.0.0.0/0 accept;"), vxlan6, policy, true},
+		{"IPv6, iptables of IPv4", "iptables-nft -P INPUT DROP", vxlan6, "", true},
+		{"IPv6, ip6tables", "ip6tables-nft -A INPUT -p udp --dport 8472 -j DROP", vxlan6, "INPUT handle", true},
+		{"IPv4, ip6tables", "ip6tables-nft -P INPUT DROP", vxlan, "", true},
 		{"ours is not somebody's", "nft 'table inet docker-flannel { chain f { type filter hook forward priority 0; policy drop; }; }'", across, "", true},
 		{"nor are our doors", "nft 'table inet docker-flannel-doors { chain door_8472 { type filter hook input priority 0; udp dport 8472 drop; }; }'", vxlan, "", true},
 	} {

@@ -201,8 +201,11 @@ func (m *matching) meta(key uint32) []byte {
 	case unix.NFT_META_OIF:
 		return index(out)
 	case unix.NFT_META_NFPROTO:
-		return []byte{unix.NFPROTO_IPV4}
+		return []byte{m.packet.family()}
 	case unix.NFT_META_PROTOCOL:
+		if m.packet.IPv6 {
+			return binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6)
+		}
 		return binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
 	case unix.NFT_META_L4PROTO:
 		return []byte{m.packet.Proto}
@@ -212,7 +215,11 @@ func (m *matching) meta(key uint32) []byte {
 
 // payload is a field of the packet's headers; nil where it is not known.
 func (m *matching) payload(base, offset, size uint32) []byte {
-	const protocol, source, destination, port = 9, 12, 16, 2 // offsets of RFC 791 and RFC 768
+	const port = 2                                                     // offset of RFC 768
+	protocol, source, destination := uint32(9), uint32(12), uint32(16) // of RFC 791
+	if m.packet.IPv6 {
+		protocol, source, destination = 6, 8, 24 // of RFC 8200
+	}
 	part := func(value []byte, start uint32) []byte {
 		from := offset - start
 		if offset < start || from+size > uint32(len(value)) {

@@ -19,10 +19,12 @@ import (
 // ErrSilent means that no answer came in time.
 var ErrSilent = errors.New("no answer")
 
-// Pinger sends ICMP echoes (RFC 792) from one raw socket, any number at a time.
+// Pinger sends ICMP echoes (RFC 792, RFC 4443) from one raw socket a family, any
+// number at a time.
 type Pinger struct {
-	conn *net.IPConn
-	id   uint16
+	four, six *net.IPConn
+	noIPv6    error // why there is no six
+	id        uint16
 
 	mu      sync.Mutex
 	seq     uint16
@@ -34,52 +36,88 @@ type answerFrom struct {
 	at   time.Time
 }
 
-// NewPinger opens a socket in the network namespace of the calling thread; it
-// needs CAP_NET_RAW. With whole set no packet is ever fragmented, whatever the
-// kernel knows of the path. Nothing is answered before Run runs.
-func NewPinger(ctx context.Context, whole bool) (*Pinger, error) {
+// family is ICMP over one of the two.
+type family struct {
+	network, any   string // net's
+	request, reply byte   // types of echoes
+	header         int    // of IP, in bytes
+	level          int    // of the socket options
+	whole          []int  // those that keep packets whole, and their values
+}
+
+// families are ICMP of RFC 792 and of RFC 4443, whose checksum the kernel makes.
+var (
+	icmp4 = family{"ip4:icmp", "0.0.0.0", 8, 0, 20, unix.IPPROTO_IP, []int{unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE}}
+	icmp6 = family{"ip6:ipv6-icmp", "::", 128, 129, 40, unix.IPPROTO_IPV6, []int{unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, unix.IPV6_DONTFRAG, 1}}
+)
+
+// familyOf is an address's.
+func familyOf(addr netip.Addr) family {
+	if addr.Is6() {
+		return icmp6
+	}
+	return icmp4
+}
+
+// open opens a socket; with whole set its packets are never fragmented.
+func (f family) open(ctx context.Context, whole bool) (*net.IPConn, error) {
 	lc := net.ListenConfig{}
 	if whole {
 		lc.Control = func(_, _ string, raw syscall.RawConn) error {
 			var err error
 			if failed := raw.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+				for i := 0; i < len(f.whole) && err == nil; i += 2 {
+					err = unix.SetsockoptInt(int(fd), f.level, f.whole[i], f.whole[i+1])
+				}
 			}); failed != nil {
 				return failed
 			}
-			return os.NewSyscallError("setsockopt IP_MTU_DISCOVER", err)
+			return os.NewSyscallError("setsockopt", err)
 		}
 	}
-	conn, err := lc.ListenPacket(ctx, "ip4:icmp", "0.0.0.0")
+	conn, err := lc.ListenPacket(ctx, f.network, f.any)
 	if err != nil {
 		return nil, fmt.Errorf("open a socket for ICMP: %w", err)
 	}
-	return &Pinger{conn: conn.(*net.IPConn), id: uint16(rand.Uint32()), waiting: map[uint16]chan answerFrom{}}, nil
+	return conn.(*net.IPConn), nil
 }
 
-// ICMP types of RFC 792.
-const (
-	echoReply   = 0
-	echoRequest = 8
-)
+// NewPinger opens its sockets in the network namespace of the calling thread; it
+// needs CAP_NET_RAW. With whole set no packet is ever fragmented, whatever the
+// kernel knows of the path. Nothing is answered before Run runs. A kernel without
+// IPv6 is no error before IPv6 is asked for.
+func NewPinger(ctx context.Context, whole bool) (*Pinger, error) {
+	p := &Pinger{id: uint16(rand.Uint32()), waiting: map[uint16]chan answerFrom{}}
+	var err error
+	if p.four, err = icmp4.open(ctx, whole); err != nil {
+		return nil, err
+	}
+	p.six, p.noIPv6 = icmp6.open(ctx, whole)
+	return p, nil
+}
 
-// Overhead is what an echo is larger than its payload: the headers of RFC 791
-// and RFC 792, in bytes.
-const Overhead = 20 + 8
-
-// Run takes answers in until ctx ends, and closes the socket then.
+// Run takes answers in until ctx ends, and closes the sockets then.
 func (p *Pinger) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { _ = p.conn.Close() })()
+	var all sync.WaitGroup
+	if p.six != nil {
+		all.Go(func() { p.hear(ctx, p.six, icmp6) })
+	}
+	p.hear(ctx, p.four, icmp4)
+	all.Wait()
+	return ctx.Err()
+}
+
+// hear takes the answers of one family in, and closes its socket when ctx ends.
+func (p *Pinger) hear(ctx context.Context, conn *net.IPConn, f family) {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	b := make([]byte, 1<<16)
 	for {
-		n, from, err := p.conn.ReadFromIP(b)
+		n, from, err := conn.ReadFromIP(b)
 		now := time.Now()
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil && errors.Is(err, net.ErrClosed):
-			return err
-		case err != nil || n < 8 || b[0] != echoReply || binary.BigEndian.Uint16(b[4:]) != p.id:
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return
+		case err != nil || n < 8 || b[0] != f.reply || binary.BigEndian.Uint16(b[4:]) != p.id:
 			continue // somebody else's, or an error of an earlier packet
 		}
 		addr, _ := netip.AddrFromSlice(from.IP)
@@ -94,17 +132,23 @@ func (p *Pinger) Run(ctx context.Context) error {
 	}
 }
 
-// Echo sends one echo of size bytes, its IPv4 header included, and waits for the
+// Echo sends one echo of size bytes, its IP header included, and waits for the
 // answer: ErrSilent where none comes in time, EMSGSIZE for what is larger than
 // the interface allows.
 func (p *Pinger) Echo(ctx context.Context, to netip.Addr, size int, patience time.Duration) (time.Duration, error) {
+	f, conn := familyOf(to), p.four
+	if to.Is6() {
+		if conn = p.six; conn == nil {
+			return 0, p.noIPv6
+		}
+	}
 	seq, came, err := p.enter()
 	if err != nil {
 		return 0, err
 	}
 	defer p.leave(seq)
 	began := time.Now()
-	if _, err := p.conn.WriteToIP(echo(p.id, seq, size), &net.IPAddr{IP: to.AsSlice()}); err != nil {
+	if _, err := conn.WriteToIP(f.echo(p.id, seq, size), &net.IPAddr{IP: to.AsSlice()}); err != nil {
 		return 0, fmt.Errorf("send an echo to %s: %w", to, err)
 	}
 	late := time.NewTimer(patience)
@@ -145,9 +189,9 @@ func (p *Pinger) leave(seq uint16) {
 }
 
 // echo is a request that makes a packet of size bytes.
-func echo(id, seq uint16, size int) []byte {
-	b := make([]byte, max(size-20, 8))
-	b[0] = echoRequest
+func (f family) echo(id, seq uint16, size int) []byte {
+	b := make([]byte, max(size-f.header, 8))
+	b[0] = f.request
 	binary.BigEndian.PutUint16(b[4:], id)
 	binary.BigEndian.PutUint16(b[6:], seq)
 	for i := 8; i < len(b); i++ {
@@ -190,15 +234,20 @@ func Serve(ctx context.Context, whole bool, use func(*Pinger) error) error {
 	return use(p)
 }
 
-// minPath is the smallest path MTU that is looked for: RFC 791's reassembly
-// buffer.
-const minPath = 576
+// LeastMTU is the smallest path MTU to an address that is looked for, in bytes:
+// RFC 791's reassembly buffer, or RFC 8200's minimum.
+func LeastMTU(to netip.Addr) int {
+	if to.Is6() {
+		return 1280
+	}
+	return 576
+}
 
-// PathMTU finds the largest packet that passes, between 576 bytes and most. ok
+// PathMTU finds the largest packet that passes, between least and most bytes. ok
 // asks whether one of that size does. The result is 0 where not even the
 // smallest passes.
-func PathMTU(most int, ok func(size int) (bool, error)) (int, error) {
-	for _, size := range []int{most, minPath} {
+func PathMTU(least, most int, ok func(size int) (bool, error)) (int, error) {
+	for _, size := range []int{most, least} {
 		passes, err := ok(size)
 		if err != nil {
 			return 0, err
@@ -206,11 +255,11 @@ func PathMTU(most int, ok func(size int) (bool, error)) (int, error) {
 		if passes && size == most {
 			return most, nil
 		}
-		if !passes && size == minPath {
+		if !passes && size == least {
 			return 0, nil
 		}
 	}
-	low, high := minPath, most // low passes, high does not
+	low, high := least, most // low passes, high does not
 	for high-low > 1 {
 		size := (low + high) / 2
 		passes, err := ok(size)

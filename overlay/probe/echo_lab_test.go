@@ -35,26 +35,35 @@ func TestEcho(t *testing.T) {
 		}
 		return nil
 	})
-	path := func() (int, error) {
+	path := func(to netip.Addr) (int, error) {
 		var mtu int
 		var err error
 		inside(true, func(g *probe.Pinger) error {
-			mtu, err = probe.PathMTU(1500, func(size int) (bool, error) {
-				return g.Fits(t.Context(), there, size, 2, 100*time.Millisecond)
+			mtu, err = probe.PathMTU(probe.LeastMTU(to), 1500, func(size int) (bool, error) {
+				return g.Fits(t.Context(), to, size, 2, 100*time.Millisecond)
 			})
 			return nil
 		})
 		return mtu, err
 	}
-	if mtu, err := path(); mtu != 1500 || err != nil {
-		t.Errorf("path MTU %d, %v", mtu, err)
+	least := func(to netip.Addr, want int) {
+		t.Helper()
+		if mtu, err := path(to); mtu != want || err != nil {
+			t.Errorf("path MTU to %s: %d, %v; want %d", to, mtu, err, want)
+		}
 	}
+	six := netip.MustParseAddr("fd00::2")
+	p.a.sh("ip addr add fd00::1/64 dev tap0 nodad")
+	p.b.sh("ip addr add fd00::2/64 dev tap0 nodad")
+	least(there, 1500)
+	least(six, 1500)
 	p.b.sh("nft 'table ip t { chain in { type filter hook input priority 0; ip length > 1399 drop; }; }'")
-	if mtu, err := path(); mtu != 1399 || err != nil {
-		t.Errorf("path MTU %d, %v; want 1399", mtu, err)
-	}
-	p.a.sh("ip link set tap0 mtu 1200")
-	if mtu, err := path(); mtu != 1200 || err != nil {
-		t.Errorf("path MTU %d, %v; want the interface's, 1200", mtu, err)
-	}
+	p.b.sh("nft 'table ip6 t { chain in { type filter hook input priority 0; ip6 length > 1360 drop; }; }'") // without the header of 40
+	least(there, 1399)
+	least(six, 1400)
+	p.a.sh("ip link set tap0 mtu 1300")
+	least(there, 1300)
+	least(six, 1300)
+	p.b.sh("ip addr del fd00::2/64 dev tap0")
+	least(six, 0)
 }

@@ -11,7 +11,7 @@ func TestPathMTU(t *testing.T) {
 		{1500, 576, 576}, {1500, 577, 577}, {1500, 575, 0}, {65535, 1450, 1450}, {576, 576, 576},
 	} {
 		asked := 0
-		got, err := PathMTU(c.most, func(size int) (bool, error) {
+		got, err := PathMTU(576, c.most, func(size int) (bool, error) {
 			asked++
 			return size <= c.path, nil
 		})
@@ -20,14 +20,14 @@ func TestPathMTU(t *testing.T) {
 		}
 	}
 	why := errors.New("network is unreachable")
-	if _, err := PathMTU(1500, func(int) (bool, error) { return false, why }); !errors.Is(err, why) {
+	if _, err := PathMTU(576, 1500, func(int) (bool, error) { return false, why }); !errors.Is(err, why) {
 		t.Error(err)
 	}
 }
 
 func TestEchoPacket(t *testing.T) {
 	for _, size := range []int{0, 28, 29, 1500} {
-		b := echo(7, 9, size)
+		b := icmp4.echo(7, 9, size)
 		if len(b)+20 != max(size, 28) || checksum(b) != 0 {
 			t.Errorf("size %d: %d bytes, checksum %#x", size, len(b), checksum(b))
 		}
