@@ -52,8 +52,7 @@ const lastWords = time.Second
 // serve runs the plugin until the engine stops it.
 func serve(ctx context.Context) int {
 	good, bad := plugin.NewBacklog(os.Stdout), plugin.NewBacklog(os.Stderr)
-	defer good.Drain(lastWords)
-	defer bad.Drain(lastWords)
+	defer plugin.Drain(lastWords, good, bad)
 	log, level := plugin.NewLog(good, bad)
 	if err := plugin.Run(ctx, plugin.DefaultPaths, log, level); err != nil {
 		log.Error("stopped", "error", err)

@@ -276,7 +276,7 @@ func TestRefusedNames(t *testing.T) {
 		}
 		calls.Wait()
 		synctest.Wait()
-		if now := runtime.NumGoroutine(); now != before {
+		if now := runtime.NumGoroutine(); now > before { // fewer: an earlier test's have ended
 			t.Errorf("%d goroutines, %d before", now, before)
 		}
 		var red overlay.Network

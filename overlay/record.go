@@ -91,6 +91,11 @@ func (r *record) sees(now kernel.Underlay) kernel.Underlay {
 func (n *network) enter(ctx context.Context) error {
 	select {
 	case n.writing <- struct{}{}:
+		return nil // also where ctx has ended: who goes on finds out, and cleans up
+	default:
+	}
+	select {
+	case n.writing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for another call about %s: %w", title(n.Name), ctx.Err())

@@ -129,6 +129,7 @@ func (o *Overlay) reportNetwork(n *network) report.Network {
 	for _, l := range others(self, n.peers) {
 		r.Peers = append(r.Peers, report.Peer{
 			Subnet: l.Subnet, PublicIP: l.PublicIP, IPv6Subnet: l.IPv6Subnet, PublicIPv6: l.PublicIPv6, Backend: cmp.Or(l.BackendType, "udp"), Skipped: why[l.Subnet.String()],
+			SkippedIPv6: why[l.IPv6Subnet.String()],
 		})
 	}
 	if n.Docker == nil {

@@ -3,6 +3,7 @@ package plugin
 import (
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -41,6 +42,15 @@ func (b *Backlog) Write(line []byte) (int, error) {
 		b.lost.Add(1)
 	}
 	return len(line), nil
+}
+
+// Drain drains all, at the same time.
+func Drain(patience time.Duration, all ...*Backlog) {
+	var each sync.WaitGroup
+	for _, b := range all {
+		each.Go(func() { b.Drain(patience) })
+	}
+	each.Wait()
 }
 
 // Drain returns when all that was written before the call has reached the reader,

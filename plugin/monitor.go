@@ -92,6 +92,7 @@ func (m *monitor) serve(ctx context.Context) error {
 	l = netutil.LimitListener(l, monitorConns)
 	srv := &http.Server{
 		Handler: m.handler(), ReadTimeout: deadline, WriteTimeout: deadline, IdleTimeout: monitorIdle,
+		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug), // what strangers do
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(l) })

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/docker-flannel/docker-flannel/internal/report"
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
 )
 
@@ -34,20 +33,11 @@ func judgeKernel(w *World) Verdict {
 	return v
 }
 
-// forwarding6 is the sysctl that has the kernel route IPv6.
-const forwarding6 = "ipv6/conf/all/forwarding"
-
 func judgeForwarding(w *World) Verdict {
 	value, known := w.Kernel.Sysctls["ipv4/ip_forward"]
-	uses6 := slices.ContainsFunc(w.networks(), func(n report.Network) bool { return n.IPv6Device != "" })
 	switch {
 	case !known:
 		return unknown("net.ipv4.ip_forward cannot be read")
-	case value == "1" && uses6 && w.Kernel.Sysctls[forwarding6] != "1":
-		return Verdict{
-			State: Fail, Found: "net.ipv6.conf.all.forwarding=" + w.Kernel.Sysctls[forwarding6], Mend: "sysctl -w net.ipv6.conf.all.forwarding=1",
-			Why: "the kernel drops what containers of two hosts send each other over IPv6",
-		}
 	case value == "1":
 		return ok("net.ipv4.ip_forward=1")
 	case len(w.networks()) == 0:
@@ -103,6 +93,13 @@ func judgeForward(w *World) []Verdict {
 	return w.judgeWalls("forward", "no Docker network of flannel's", "containers of two hosts do not reach each other", forwardMend)
 }
 
+// meeting is the host with the walls alone that meet says.
+func (w *World) meeting(meet func(Wall) bool) *World {
+	some := *w
+	some.Kernel.Walls = slices.DeleteFunc(slices.Clone(w.Kernel.Walls), func(wall Wall) bool { return !meet(wall) })
+	return &some
+}
+
 // bridgeKey is the sysctl that has a family's frames on a bridge meet chains.
 func bridgeKey(six bool) string {
 	if six {
@@ -112,11 +109,8 @@ func bridgeKey(six bool) string {
 }
 
 func judgeBridged(w *World) []Verdict {
-	met := *w
-	met.Kernel.Walls = slices.DeleteFunc(slices.Clone(w.Kernel.Walls), func(wall Wall) bool {
-		return w.Kernel.Sysctls[bridgeKey(wall.Packet.IPv6)] != "1"
-	})
-	if w.Kernel.Sysctls[bridgeKey(false)] != "1" && w.Kernel.Sysctls[bridgeKey(true)] != "1" {
+	met := w.meeting(func(wall Wall) bool { return w.Kernel.Sysctls[bridgeKey(wall.Packet.IPv6)] == "1" })
+	if len(met.Kernel.Walls) == 0 && len(w.networks()) > 0 {
 		return []Verdict{ok("off: frames on a bridge meet no chain")}
 	}
 	return met.judgeWalls("br_netfilter", "no Docker network of flannel's", "containers of this host do not reach each other", forwardMend)

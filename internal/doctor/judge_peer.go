@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/docker-flannel/docker-flannel/overlay/probe"
@@ -24,7 +25,11 @@ func (w *World) perPeer(fine string, judge func(p Peer, y Way) (Verdict, bool)) 
 			}
 		}
 	}
-	out = tally(out, manyPeers, func(n int) Verdict { return ok(fmt.Sprintf("%d hosts %s", n, fine)) })
+	what := "hosts"
+	if slices.ContainsFunc(w.Peers, func(p Peer) bool { return p.IPv6 != nil }) {
+		what = "addresses of other hosts"
+	}
+	out = tally(out, manyPeers, func(n int) Verdict { return ok(fmt.Sprintf("%d %s %s", n, what, fine)) })
 	if w.Left > 0 {
 		out = append(out, unknown(fmt.Sprintf("%d more hosts were not asked", w.Left)))
 	}
@@ -36,6 +41,8 @@ func judgePeers(w *World) []Verdict {
 		switch {
 		case p.Skipped != "":
 			return Verdict{State: Warn, Found: "left out: " + p.Skipped, Why: "there is no way to its containers"}, true
+		case y.Skipped != "":
+			return Verdict{State: Warn, Found: "left out over IPv6: " + y.Skipped, Why: "there is no way to its containers over IPv6"}, true
 		case y.carried():
 			return Verdict{}, false
 		case y.Underlay.Came:
@@ -76,8 +83,10 @@ func (w *World) judgeGone(p Peer) Verdict {
 	return v
 }
 
-// hurts tells whether something on this host explains that no peer answers.
-func (w *World) hurts() string {
+// hurts tells whether something on this host explains that no peer answers over
+// one family.
+func (w *World) hurts(six bool) string {
+	w = w.meeting(func(wall Wall) bool { return wall.Packet.IPv6 == six })
 	for _, c := range []struct {
 		name  string
 		judge func(w *World) []Verdict
@@ -93,43 +102,59 @@ func (w *World) hurts() string {
 }
 
 func judgeTunnels(w *World) []Verdict {
-	here := w.hurts()
+	here := map[bool]string{false: w.hurts(false), true: w.hurts(true)}
 	return w.perPeer("answer through the tunnel", func(p Peer, y Way) (Verdict, bool) {
-		port := uint16(p.Port)
 		v := Verdict{State: Fail, Why: "containers there are out of reach", On: p.PublicIP.String()}
-		if y.second() {
-			v.Why += " over IPv6"
-		}
 		switch {
-		case p.Skipped != "" || !y.carried() && !y.Underlay.Came && !y.Overlay.Came:
+		case p.Skipped+y.Skipped != "" || !y.carried() && !y.Underlay.Came && !y.Overlay.Came:
 			return v, false // the check of the peer says why
 		case y.Overlay.Came:
 			return ok(fmt.Sprintf("%s answers in %s", y.Inside, rtt(y.Overlay.Took))), true
-		case here != "":
-			v.Found, v.Why, v.On = "silent", "see the check "+here+" of this host", ""
-		case y.carried() && !p.Overlay.Came:
+		case here[y.second()] != "":
+			v.Found, v.Why, v.On = "silent", "see the check "+here[y.second()]+" of this host", ""
+		case y.second() && !p.Overlay.Came:
 			return v, false // nothing comes through, whatever it is
-		case y.carried():
-			v.Found = "IPv4 comes through the tunnel, and IPv6 does not"
-			v.Mend = enable
-		case port == 0:
+		case y.second():
+			return shy(p, y), true
+		case p.Port == 0:
 			v.Found = "it answers, but not at its bridge"
 			v.Mend = enable
 		case y.Refused:
-			v.Found = fmt.Sprintf("it answers, and refuses UDP port %d: nobody listens there, or a firewall rejects", port)
-			v.Mend = enable + " || " + iptablesTunnel("INPUT", port, y.second())
+			v.Found = fmt.Sprintf("it answers, and refuses UDP port %d: nobody listens there, or a firewall rejects", p.Port)
+			v.Mend = enable + " || " + iptablesTunnel("INPUT", uint16(p.Port), false)
 		default:
-			v.Found = fmt.Sprintf("it answers, but nothing comes through UDP port %d", port)
+			v.Found = fmt.Sprintf("it answers, but nothing comes through UDP port %d", p.Port)
 			v.Why += "; the same port is needed in both directions, so run flannel doctor there too"
-			v.Mend = iptablesTunnel("INPUT", port, y.second())
+			v.Mend = iptablesTunnel("INPUT", uint16(p.Port), false)
 		}
 		return v, true
 	})
 }
 
+// shy judges a host whose containers are reached over IPv4, and not over IPv6. That
+// may be as its people want it: a lease has IPv6 also where the Docker network does
+// without.
+func shy(p Peer, y Way) Verdict {
+	v := Verdict{
+		State: Warn, Found: "IPv4 comes through, and IPv6 does not", On: p.PublicIP.String(),
+		Why: "its Docker network may be without --ipv6, which is fine",
+	}
+	if p.Port != 0 && !y.carried() {
+		v.Found += fmt.Sprintf(", to UDP port %d", p.Port)
+		v.Why = "its Docker network may be without --ipv6, which is fine, or a firewall drops this port over IPv6: run flannel doctor there"
+		v.Mend = iptablesTunnel("INPUT", uint16(p.Port), true)
+	}
+	return v
+}
+
 func judgeMTU(w *World) []Verdict {
 	return w.perPeer("are reached by the largest packets", func(p Peer, y Way) (Verdict, bool) {
 		switch {
+		case y.Narrow:
+			return Verdict{
+				State: Fail, Found: fmt.Sprintf("not even %d bytes pass, %d are needed", probe.LeastMTU(y.PublicIP), y.Need),
+				Why: "small packets pass and large ones are lost: something between the hosts drops them",
+			}, true
 		case y.Path == 0:
 			return Verdict{}, false
 		case y.Path >= y.Need:
@@ -137,15 +162,15 @@ func judgeMTU(w *World) []Verdict {
 		}
 		return Verdict{
 			State: Fail, Found: fmt.Sprintf("%d bytes pass, %d are needed", y.Path, y.Need), Why: "small packets pass and large ones are lost",
-			Mend: fmt.Sprintf("ip link set %s mtu %d", w.leadsTo(p), y.Path),
+			Mend: fmt.Sprintf("ip link set %s mtu %d", w.leadsTo(p.Network), y.Path),
 		}, true
 	})
 }
 
-// leadsTo is the interface that leads to a peer.
-func (w *World) leadsTo(p Peer) string {
+// leadsTo is the interface that leads to a network's peers.
+func (w *World) leadsTo(network string) string {
 	for _, n := range w.Host.Networks {
-		if n.Name == p.Network {
+		if n.Name == network {
 			return n.Interface
 		}
 	}

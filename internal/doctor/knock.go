@@ -69,9 +69,12 @@ func newPeer(n report.Network, p report.Peer) Peer {
 		Way: Way{PublicIP: p.PublicIP, Subnet: p.Subnet, Inside: n.Inside(p), Need: n.MTU + overhead(n.Backend, false)},
 	}
 	if inside := n.InsideIPv6(p); inside.IsValid() && p.Skipped == "" {
-		out.IPv6 = &Way{PublicIP: p.PublicIPv6, Subnet: p.IPv6Subnet, Inside: inside, Need: n.MTU + overhead(n.Backend, true)}
+		out.IPv6 = &Way{PublicIP: p.PublicIPv6, Subnet: p.IPv6Subnet, Inside: inside, Skipped: p.SkippedIPv6, Need: n.MTU + overhead(n.Backend, true)}
 		if n.Backend == "udp" {
 			out.IPv6.PublicIP = p.PublicIP
+		}
+		if !out.IPv6.PublicIP.IsValid() && out.IPv6.Skipped == "" {
+			out.IPv6.Skipped = "its lease has no PublicIPv6"
 		}
 	}
 	return out
@@ -98,8 +101,19 @@ func (v *visit) probePeer(ctx context.Context, plain, whole *probe.Pinger, p *Pe
 
 // probeWay asks one host over one family.
 func (v *visit) probeWay(ctx context.Context, plain, whole *probe.Pinger, p *Peer, y *Way) {
+	if y.Skipped != "" {
+		return
+	}
 	var g errgroup.Group
-	g.Go(func() error { y.Overlay = echo(ctx, plain, y.Inside); return nil })
+	g.Go(func() error {
+		if y.Overlay = echo(ctx, plain, y.Inside); !y.Overlay.Came && y.second() && p.Backend == "vxlan" {
+			// Stock flannel's host may have IPv6 at its tunnel's device alone.
+			if device := echo(ctx, plain, y.Subnet.Addr()); device.Came {
+				y.Inside, y.Overlay = y.Subnet.Addr(), device
+			}
+		}
+		return nil
+	})
 	if !y.carried() {
 		g.Go(func() error { y.Underlay = echo(ctx, plain, y.PublicIP); return nil })
 	}
@@ -108,7 +122,7 @@ func (v *visit) probeWay(ctx context.Context, plain, whole *probe.Pinger, p *Pee
 		y.Refused = refused(ctx, netip.AddrPortFrom(y.PublicIP, uint16(p.Port)))
 	}
 	if y.Underlay.Came {
-		y.Path = v.path(ctx, whole, *p, *y)
+		y.Path, y.Narrow = v.path(ctx, whole, p.Network, *y)
 	}
 }
 
@@ -138,20 +152,21 @@ func echo(ctx context.Context, p *probe.Pinger, to netip.Addr) (e Echo) {
 }
 
 // path is the MTU to a host, as far as this host's interface allows.
-func (v *visit) path(ctx context.Context, whole *probe.Pinger, p Peer, y Way) int {
-	i, known := v.world.iface(v.world.leadsTo(p))
+func (v *visit) path(ctx context.Context, whole *probe.Pinger, network string, y Way) (mtu int, narrow bool) {
+	i, known := v.world.iface(v.world.leadsTo(network))
 	if !known {
-		return 0
+		return 0, false
 	}
 	// An answer may take as long as the first did, and then some.
+	var err error
 	wait := min(patience, max(100*time.Millisecond, 8*y.Underlay.Took))
-	mtu, err := probe.PathMTU(probe.LeastMTU(y.PublicIP), i.MTU, func(size int) (bool, error) {
+	mtu, err = probe.PathMTU(probe.LeastMTU(y.PublicIP), i.MTU, func(size int) (bool, error) {
 		return whole.Fits(ctx, y.PublicIP, size, tries, wait)
 	})
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return mtu
+	return mtu, mtu == 0
 }
 
 // refused tells whether a datagram is answered with ICMP port unreachable.

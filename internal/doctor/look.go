@@ -189,7 +189,7 @@ func (v *visit) readKernel(ctx context.Context) {
 		return
 	}
 	defer func() { _ = hand.Close() }() // it was only read
-	keys := []string{"ipv4/ip_forward", bridgeKey(false), bridgeKey(true), forwarding6, "ipv4/conf/all/rp_filter"}
+	keys := []string{"ipv4/ip_forward", bridgeKey(false), bridgeKey(true), "ipv4/conf/all/rp_filter"}
 	for _, name := range v.world.carriers() {
 		keys = append(keys, "ipv4/conf/"+name+"/rp_filter")
 	}

@@ -86,11 +86,13 @@ type Way struct {
 	PublicIP netip.Addr // that the packets go to; of IPv6 too where IPv4 carries it
 	Subnet   netip.Prefix
 	Inside   netip.Addr // the host's address in the network
+	Skipped  string     // why the plan has no way to it over IPv6
 
 	Underlay Echo // to PublicIP
 	Overlay  Echo // to Inside
 	Refused  bool // it answers a datagram to the tunnel's port: nobody listens there
 	Path     int  // MTU found, 0 where it is not known
+	Narrow   bool // not even the smallest packet passes that every path must carry
 	Need     int  // outer bytes of the largest packet of a container
 }
 

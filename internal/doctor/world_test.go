@@ -65,7 +65,7 @@ func both(w *World) *Way {
 		PublicIP: netip.MustParseAddr("fd00:c0::2"), Subnet: netip.MustParsePrefix("fd00:5:0:2::/64"), Inside: netip.MustParseAddr("fd00:5:0:2::1"),
 		Underlay: Echo{Came: true, Took: 2 * time.Millisecond}, Overlay: Echo{Came: true, Took: 2 * time.Millisecond}, Path: 1500, Need: 1500,
 	}
-	w.Kernel.Sysctls[forwarding6], w.Kernel.Sysctls[bridgeKey(true)] = "1", "1"
+	w.Kernel.Sysctls[bridgeKey(true)] = "1"
 	w.Kernel.Walls = append(w.Kernel.Walls,
 		Wall{Check: "forward", Subject: bridge + " to flannel-v6.1, IPv6", Packet: kernel.Packet{IPv6: true}},
 		Wall{Check: "br_netfilter", Subject: bridge + ", IPv6", Packet: kernel.Packet{IPv6: true}},

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -211,8 +212,14 @@ func doctorDual(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	far := find(t, one, symptom{0, "tunnel", "nothing comes through UDP port 8472", "ip6tables-nft -I INPUT"})
-	contains(t, "the peer", far.On, two.Addr().String())
+	wait(t, "the first host's word", func() error {
+		for _, v := range diagnose(t, one) {
+			if v.Check == "tunnel" && v.State == "warn" && strings.Contains(v.Found, "IPv6 does not") && strings.Contains(v.Mend, "ip6tables-nft -I INPUT") && strings.Contains(v.On, two.Addr().String()) {
+				return nil
+			}
+		}
+		return errors.New("the tunnel of IPv6 is not in it")
+	})
 	near := find(t, two, symptom{1, "firewall", "table ip6 fw", "nft insert rule ip6 fw in udp dport 8472 accept"})
 	sh(t, two, near.Mend)
 	green(t, cluster.hosts)

@@ -68,6 +68,7 @@ func TestStockDualStack(t *testing.T) {
 				t.Fatalf("our lease: %+v", peer)
 			}
 			c.path(t, stock, addrs[1], peer)
+			green(t, ours)
 			for from, to := range map[string]string{"10.5.200.1": here4, "fd00:5:0:c8::1": here} {
 				sh(t, stock, fmt.Sprintf("ping -c 2 -i 0.2 -w 10 -I %s -s 3000 %s", from, to))
 				docker(t, ours[0], "exec", "here", "ping", "-c", "2", "-i", "0.2", "-w", "10", "-s", "3000", from)

@@ -35,7 +35,8 @@ func (l ClusterLease) Idle() time.Duration { return max(l.TTL-l.Left, 0) }
 func (l ClusterLease) Stale() bool { return l.TTL > 0 && l.Idle() > min(l.TTL/3, maxRenewal)*5/4 }
 
 // InsideIPv6 is where a peer's host answers in the network over IPv6, at its bridge;
-// zero where this host and that one do not both have IPv6 there.
+// zero where this host and that one do not both have IPv6 there. Whether the peer's
+// Docker network has it no lease tells.
 func (n Network) InsideIPv6(p Peer) netip.Addr {
 	if !n.IPv6Subnet.IsValid() || n.IPv6Device == "" || !p.IPv6Subnet.IsValid() {
 		return netip.Addr{}

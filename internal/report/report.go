@@ -145,7 +145,9 @@ type Peer struct {
 	PublicIPv6 netip.Addr   `json:",omitzero"`
 	Backend    string
 	Skipped    string `json:",omitempty"` // why the plan has no way to it; empty where it has one
-	Reach      *Reach `json:",omitempty"` // nil until it was asked
+	// SkippedIPv6 is why it has none over IPv6.
+	SkippedIPv6 string `json:",omitempty"`
+	Reach       *Reach `json:",omitempty"` // nil until it was asked
 }
 
 // Reach is what became of the last echoes to a host, through the network.

@@ -2,7 +2,10 @@ package embedded
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -16,7 +19,28 @@ import (
 // listeners for failures. What it calls fatal panics instead of ending the
 // process.
 func newZap(log *slog.Logger, stopping *atomic.Bool) *zap.Logger {
-	return zap.New(core{log: log, stopping: stopping}, zap.WithFatalHook(zapcore.WriteThenPanic))
+	return zap.New(core{log: log, stopping: stopping}, zap.WithFatalHook(dying{}))
+}
+
+// dying panics with all that etcd says: the log may not be read any more.
+type dying struct{}
+
+// OnWrite is called when the entry has been written.
+func (dying) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
+	panic(fmt.Sprintf("etcd: %s %v", ce.Message, attributes(fields)))
+}
+
+// attributes are zap's fields in slog's form.
+func attributes(fields []zapcore.Field) []slog.Attr {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	attrs := make([]slog.Attr, 0, len(enc.Fields))
+	for _, k := range slices.Sorted(maps.Keys(enc.Fields)) {
+		attrs = append(attrs, slog.Any(k, enc.Fields[k]))
+	}
+	return attrs
 }
 
 // usual are warnings that every embedded server gives at its start.
@@ -55,14 +79,7 @@ func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 			return nil
 		}
 	}
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range append(c.fields[:len(c.fields):len(c.fields)], fields...) {
-		f.AddTo(enc)
-	}
-	attrs := make([]slog.Attr, 0, len(enc.Fields))
-	for k, v := range enc.Fields {
-		attrs = append(attrs, slog.Any(k, v))
-	}
+	attrs := attributes(append(c.fields[:len(c.fields):len(c.fields)], fields...))
 	c.log.LogAttrs(context.Background(), slog.LevelWarn, "etcd: "+e.Message, attrs...)
 	return nil
 }

@@ -136,6 +136,9 @@ func (p *Pinger) hear(ctx context.Context, conn *net.IPConn, f family) {
 // answer: ErrSilent where none comes in time, EMSGSIZE for what is larger than
 // the interface allows.
 func (p *Pinger) Echo(ctx context.Context, to netip.Addr, size int, patience time.Duration) (time.Duration, error) {
+	if !to.IsValid() {
+		return 0, errors.New("send an echo: no address")
+	}
 	f, conn := familyOf(to), p.four
 	if to.Is6() {
 		if conn = p.six; conn == nil {
