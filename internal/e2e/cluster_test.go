@@ -191,11 +191,18 @@ func installWith(t testing.TB, h *netlab.Host, settings ...string) {
 	docker(t, h, "plugin", "enable", pluginName)
 }
 
-// spare is a network's config in which hosts claim no subnet from 10.5.200.0 on: a
-// test may write leases of its own there. More are fields, with a comma at the end.
-func spare(backend, more string) string {
-	return fmt.Sprintf(`{"Network":"%s","SubnetMax":"10.5.199.0",%s"Backend":{"Type":"%s"}}`, cidr, more, backend)
+// spare has hosts claim their subnets, and not the one that a test is to write a lease
+// for: that is somebody's meanwhile.
+func spare(t testing.TB, ctl func(t testing.TB, args ...string) string, claim func()) {
+	t.Helper()
+	key := prefix + "/subnets/" + spareSubnet + "-24"
+	ctl(t, "put", key, `{"PublicIP":"192.0.2.250"}`)
+	claim()
+	ctl(t, "del", key)
 }
+
+// spareSubnet is of 24 bits.
+const spareSubnet = "10.5.201.0"
 
 // create makes the Docker network on the hosts for the length of a test.
 func create(t testing.TB, hosts []*netlab.Host, options ...string) {

@@ -203,10 +203,7 @@ func TestDoctor(t *testing.T) {
 	expectErrors(t, cluster.hosts, etcdAway, afterBoot, repairs, "lease not renewed", "kernel refuses")
 	install(t, cluster.hosts)
 	s := &scene{hosts: cluster.hosts}
-	if _, err := cluster.lab.Etcdctl(t.Context(), fmt.Sprintf("http://%s:2379", s.hosts[0].Addr()), "put", prefix+"/config", spare("vxlan", "")); err != nil {
-		t.Fatal(err)
-	}
-	s.furnish(t)
+	spare(t, s.embeddedCtl, func() { s.furnish(t) })
 	s.well(t)
 	for _, f := range s.faults() {
 		if !t.Run(f.name, func(t *testing.T) { s.visit(t, f) }) {
@@ -316,8 +313,8 @@ func (s *scene) faults() []fault {
 		}, nil},
 		{"etcd down", func(t *testing.T) { disable(t, one) }, false, []symptom{{1, "etcd", "connection refused", enabling}}, nil},
 		{"checksum fault", func(t *testing.T) { blind(t, one) }, false, []symptom{{0, "checksum", "only without a checksum", "ethtool -K flannel.1 tx off"}}, func(t *testing.T) { sighted(t, one) }},
-		{"host gone", func(t *testing.T) { s.bequeath(t, "192.0.2.99", "10.5.250.0-24") }, false, []symptom{
-			{0, "peer", "has not renewed its lease", "doctor forget 10.5.250.0/24"},
+		{"host gone", func(t *testing.T) { s.bequeath(t, "192.0.2.99") }, false, []symptom{
+			{0, "peer", "has not renewed its lease", "doctor forget " + spareSubnet + "/24"},
 		}, nil},
 		{"duplicate PublicIP", resetting(two, "PUBLIC_IP="+one.Addr().String(), "IFACE=eth0"), true, []symptom{
 			{1, "duplicate", "PublicIP of both", reset},
@@ -347,17 +344,20 @@ func (s *scene) forwardFaults(i int, h *netlab.Host) []fault {
 // plugin renews after a third of it.
 const goneTTL = 24
 
-// bequeath makes the lease of a host that is no more.
-func (s *scene) bequeath(t *testing.T, host, subnet string) {
+// embeddedCtl runs etcdctl on the first host's etcd.
+func (s *scene) embeddedCtl(t testing.TB, args ...string) string {
 	t.Helper()
-	url := fmt.Sprintf("http://%s:2379", s.hosts[0].Addr())
-	out, err := cluster.lab.Etcdctl(t.Context(), url, "lease", "grant", fmt.Sprint(goneTTL))
+	out, err := cluster.lab.Etcdctl(t.Context(), fmt.Sprintf("http://%s:2379", s.hosts[0].Addr()), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := strings.Fields(out)[1]
+	return out
+}
+
+// bequeath makes the lease of a host that is no more.
+func (s *scene) bequeath(t *testing.T, host string) {
+	t.Helper()
+	id := strings.Fields(s.embeddedCtl(t, "lease", "grant", fmt.Sprint(goneTTL)))[1]
 	value := fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:63"}}`, host)
-	if _, err := cluster.lab.Etcdctl(t.Context(), url, "put", "--lease="+id, prefix+"/subnets/"+subnet, value); err != nil {
-		t.Fatal(err)
-	}
+	s.embeddedCtl(t, "put", "--lease="+id, prefix+"/subnets/"+spareSubnet+"-24", value)
 }

@@ -40,8 +40,7 @@ func setScene(t *testing.T, settings ...string) *scene {
 		installWith(t, h, append([]string{"ETCD_ENDPOINTS=" + etcd.Endpoint}, settings...)...)
 	}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
-	s.ctl(t, "put", prefix+"/config", spare("vxlan", ""))
-	s.furnish(t)
+	spare(t, s.ctl, func() { s.furnish(t) })
 	return s
 }
 

@@ -41,10 +41,9 @@ func TestStockPeer(t *testing.T) {
 				}
 				return out
 			}
-			ctl("put", prefix+"/config", spare(c.backend, ""))
+			ctl("put", "/coreos.com/network/subnets/10.5.200.0-24", fmt.Sprintf(c.lease, stock.Addr()))
 			create(t, ours)
 			here := start(t, ours[0], "here", "busybox", "sleep", "1000")
-			ctl("put", "/coreos.com/network/subnets/10.5.200.0-24", fmt.Sprintf(c.lease, stock.Addr()))
 			subnet := head(here) + ".0"
 			text := ctl("get", "--print-value-only", "/coreos.com/network/subnets/"+subnet+"-24")
 			peer := stockLease{Subnet: subnet}

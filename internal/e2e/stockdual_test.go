@@ -50,19 +50,16 @@ func TestStockDualStack(t *testing.T) {
 				}
 				return out
 			}
-			ctl("put", prefix+"/config", spare(c.backend, `"EnableIPv6":true,"IPv6Network":"`+cidr6+`",`))
+			ctl("put", "/coreos.com/network/subnets/10.5.200.0-24&fd00:5:0:c8::-64", fmt.Sprintf(c.lease, stock.Addr(), addrs[1]))
 			create(t, ours, "--ipv6")
 			here4, here := dual(t, ours[0], "here", "busybox", "sleep", "1000")
-			out := strings.SplitN(ctl("get", "--prefix", "/coreos.com/network/subnets/"), "\n", 2)
-			t.Log("our lease:", out)
-			ctl("put", "/coreos.com/network/subnets/10.5.200.0-24&fd00:5:0:c8::-64", fmt.Sprintf(c.lease, stock.Addr(), addrs[1]))
 			peer := stockPair{Subnet6: strings.TrimSuffix(here, "2")}
 			peer.Subnet = head(here4) + ".0"
-			if want := "/coreos.com/network/subnets/" + peer.Subnet + "-24&" + peer.Subnet6 + "-64"; out[0] != want {
-				t.Fatalf("our lease has key %s, want %s", out[0], want)
-			}
-			if err := json.Unmarshal([]byte(out[1]), &peer); err != nil {
-				t.Fatal(err)
+			key := "/coreos.com/network/subnets/" + peer.Subnet + "-24&" + peer.Subnet6 + "-64"
+			text := ctl("get", "--print-value-only", key)
+			t.Log("our lease:", key, text)
+			if err := json.Unmarshal([]byte(text), &peer); err != nil {
+				t.Fatalf("our lease %s: %q, %v", key, text, err)
 			}
 			if peer.PublicIPv6 != addrs[0] || peer.BackendType != c.backend {
 				t.Fatalf("our lease: %+v", peer)

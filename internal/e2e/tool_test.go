@@ -116,8 +116,7 @@ func TestTool(t *testing.T) {
 	}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
 	t.Run("leave", func(t *testing.T) { s.leave(t, h) })
-	s.ctl(t, "put", prefix+"/config", spare("vxlan", ""))
-	s.furnish(t)
+	spare(t, s.ctl, func() { s.furnish(t) })
 	t.Run("reads", s.reads)
 	t.Run("skipped", func(t *testing.T) {
 		shows(t, h, `flannel_peers{network="",state="skipped"} 0`, `flannel_skipped_entries_total{network=""} 0`)
