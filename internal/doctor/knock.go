@@ -104,9 +104,11 @@ func (v *visit) probeWay(ctx context.Context, plain, whole *probe.Pinger, p *Pee
 	if y.Skipped != "" {
 		return
 	}
+	// Asked before the goroutines write: a method reads the whole.
+	atDevice, carried := y.second() && p.Backend == "vxlan", y.carried()
 	var g errgroup.Group
 	g.Go(func() error {
-		if y.Overlay = echo(ctx, plain, y.Inside); !y.Overlay.Came && y.second() && p.Backend == "vxlan" {
+		if y.Overlay = echo(ctx, plain, y.Inside); !y.Overlay.Came && atDevice {
 			// Stock flannel's host may have IPv6 at its tunnel's device alone.
 			if device := echo(ctx, plain, y.Subnet.Addr()); device.Came {
 				y.Inside, y.Overlay = y.Subnet.Addr(), device
@@ -114,7 +116,7 @@ func (v *visit) probeWay(ctx context.Context, plain, whole *probe.Pinger, p *Pee
 		}
 		return nil
 	})
-	if !y.carried() {
+	if !carried {
 		g.Go(func() error { y.Underlay = echo(ctx, plain, y.PublicIP); return nil })
 	}
 	_ = g.Wait() // none of them returns an error
