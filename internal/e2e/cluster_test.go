@@ -196,7 +196,7 @@ func installWith(t testing.TB, h *netlab.Host, settings ...string) {
 func spare(t testing.TB, ctl func(t testing.TB, args ...string) string, claim func()) {
 	t.Helper()
 	key := prefix + "/subnets/" + spareSubnet + "-24"
-	ctl(t, "put", key, `{"PublicIP":"192.0.2.250"}`)
+	ctl(t, "put", key, `{"PublicIP":"192.0.2.250","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:fa"}}`)
 	claim()
 	ctl(t, "del", key)
 }
