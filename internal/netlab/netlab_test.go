@@ -406,9 +406,9 @@ func descendants(root int) []string {
 		children[parent] = append(children[parent], pid)
 	}
 	var list []string
-	for todo := []string{strconv.Itoa(root)}; len(todo) > 0; todo = todo[1:] {
-		todo = append(todo, children[todo[0]]...)
-		for _, pid := range children[todo[0]] {
+	for queue := []string{strconv.Itoa(root)}; len(queue) > 0; queue = queue[1:] {
+		queue = append(queue, children[queue[0]]...)
+		for _, pid := range children[queue[0]] {
 			if name, _ := stat(pid); name != "" {
 				list = append(list, name)
 			}

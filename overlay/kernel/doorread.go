@@ -9,13 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readDoors gives every door as it stands, and whom it admits. One of which there
-// are only sets has no text.
-func (k *Kernel) readDoors() (map[Door]string, map[Admit]Admit, error) {
-	doors, admits := map[Door]string{}, map[Admit]Admit{}
+// doorChain is a door's chain as it stands.
+type doorChain struct {
+	door  Door
+	chain chain
+	rules []chainRule
+}
+
+// readDoorChains lists them; with an error, those read before it.
+func (k *Kernel) readDoorChains() (found []doorChain, err error) {
 	chains, err := k.readChains(unix.NFPROTO_INET, DoorTable)
 	if err != nil {
-		return doors, admits, err
+		return nil, err
 	}
 	for _, c := range chains {
 		d, ok := doorOf(c.name)
@@ -24,13 +29,27 @@ func (k *Kernel) readDoors() (map[Door]string, map[Admit]Admit, error) {
 		}
 		rules, err := k.readRules(unix.NFPROTO_INET, DoorTable, c.name)
 		if err != nil {
-			return doors, admits, err
+			return found, err
 		}
-		lines := []string{c.String()}
-		for _, r := range rules {
+		found = append(found, doorChain{d, c, rules})
+	}
+	return found, nil
+}
+
+// readDoors gives every door as it stands, and whom it admits. One of which there
+// are only sets has no text.
+func (k *Kernel) readDoors() (map[Door]string, map[Admit]Admit, error) {
+	doors, admits := map[Door]string{}, map[Admit]Admit{}
+	chains, err := k.readDoorChains()
+	for _, c := range chains {
+		lines := []string{c.chain.String()}
+		for _, r := range c.rules {
 			lines = append(lines, r.comment)
 		}
-		doors[d] = strings.Join(lines, "\n")
+		doors[c.door] = strings.Join(lines, "\n")
+	}
+	if err != nil {
+		return doors, admits, err
 	}
 	names, err := k.readSets()
 	if err != nil {
@@ -103,23 +122,15 @@ func parseElements(b []byte) (addrs []netip.Addr) {
 // addresses that are no peer's. It counts from zero again when a door is made
 // anew.
 func (k *Kernel) Foreign() (map[int]uint64, error) {
-	chains, err := k.readChains(unix.NFPROTO_INET, DoorTable)
+	chains, err := k.readDoorChains()
 	if err != nil {
 		return nil, err
 	}
 	counts := map[int]uint64{}
 	for _, c := range chains {
-		d, ok := doorOf(c.name)
-		if !ok {
-			continue
-		}
-		rules, err := k.readRules(unix.NFPROTO_INET, DoorTable, c.name)
-		if err != nil {
-			return nil, err
-		}
-		counts[d.Port] += 0
-		for _, r := range rules {
-			counts[d.Port] += r.packets
+		counts[c.door.Port] += 0
+		for _, r := range c.rules {
+			counts[c.door.Port] += r.packets
 		}
 	}
 	return counts, nil
