@@ -120,18 +120,25 @@ func chooseSubnet(ctx context.Context, cfg overlay.Config, all []held, claim ove
 	for i, h := range all {
 		taken[i] = h.lease.Subnet
 	}
-	return pick(ctx, cfg, taken, claim.Avoid)
+	return ipv4Space(cfg).pick(ctx, taken, claim.Avoid)
 }
 
-// chooseIPv6 is the preferred IPv6 subnet, or any where that is not to be had.
+// chooseIPv6 is the preferred IPv6 subnet; where that is not to be had, the one
+// with the IPv4 subnet's number, or any.
 func chooseIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overlay.Claim, subnet netip.Prefix) (netip.Prefix, error) {
 	if claim.MustIPv6 {
 		return claim.PreferIPv6, must(cfg, all, claim.PreferIPv6)
 	}
-	if useful(cfg, all, claim, claim.PreferIPv6) {
-		return claim.PreferIPv6, nil
+	for _, p := range []netip.Prefix{claim.PreferIPv6, twin(cfg, subnet)} {
+		if useful(cfg, all, claim, p) {
+			return p, nil
+		}
 	}
-	return pickIPv6(ctx, cfg, all, claim, subnet)
+	taken := make([]netip.Prefix, len(all))
+	for i, h := range all {
+		taken[i] = h.lease.IPv6Subnet
+	}
+	return ipv6Space(cfg).pick(ctx, taken, claim.Avoid)
 }
 
 // mine returns the host's leases that can be kept, oldest first, and those that

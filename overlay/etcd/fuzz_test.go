@@ -24,6 +24,7 @@ func FuzzView(f *testing.F) {
 	f.Add(config, "-x", "junk", "/10.5.0.0-16", `{"PublicIP":"192.168.0.1"}`)
 	f.Add(`{"EnableIPv6":true,"Network":"10.5.0.0/28","IPv6Network":"fd00:5::/48"}`, "/0.0.0.0-0", valueOf(3), "/10.5.0.4-30&fd00:5:0:1::-64", `null`)
 	f.Add(`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/48"}`, "/10.5.1.0-24&fd00:5:0:1::-64", valueOf(1), "", "")
+	f.Add(`{"EnableIPv6":true,"Network":"10.0.0.0/8","SubnetLen":30,"IPv6Network":"fd00::/8","IPv6SubnetLen":126}`, "/10.5.1.0-24&::-0", valueOf(1), "", "")
 	f.Add(`nonsense`, "/10.5.7.0-24", valueOf(1), "/10.5.8.0-24", valueOf(2))
 	f.Fuzz(func(t *testing.T, config, key1, value1, key2, value2 string) {
 		k := keys{base: "/n"}

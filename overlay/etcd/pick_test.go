@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/docker-flannel/docker-flannel/overlay"
@@ -38,7 +39,7 @@ func TestFreeSubnets(t *testing.T) {
 				want = append(want, p)
 			}
 		}
-		gaps, n := freeSubnets(cfg, taken)
+		gaps, n := ipv4Space(cfg).free(taken)
 		if n != len(want) {
 			t.Fatalf("%d free, want %v; taken %v", n, want, taken)
 		}
@@ -56,7 +57,7 @@ func TestPick(t *testing.T) {
 	taken := []netip.Prefix{subnet("10.5.17.0/24"), subnet("10.5.20.0/24")}
 	seen := map[netip.Prefix]bool{}
 	for range 1000 {
-		p, err := pick(t.Context(), cfg, taken, nil)
+		p, err := ipv4Space(cfg).pick(t.Context(), taken, nil)
 		if err != nil || cfg.Fits(p) != nil || p == taken[0] || p == taken[1] {
 			t.Fatalf("picked %s, %v", p, err)
 		}
@@ -65,22 +66,53 @@ func TestPick(t *testing.T) {
 	if len(seen) != 6 {
 		t.Errorf("picked only %v", seen)
 	}
-	// The one subnet that can be used among four million is found.
-	cfg = parseConfig(t, `{"Network":"10.0.0.0/8","SubnetLen":30}`)
-	only := subnet("10.77.5.4/30")
+	// The one subnet that can be used is found.
+	cfg = parseConfig(t, `{"Network":"10.5.0.0/16"}`)
+	only := subnet("10.5.77.0/24")
 	avoid := func(p netip.Prefix) error {
 		if p != only {
 			return errors.New("in use")
 		}
 		return nil
 	}
-	if p, err := pick(t.Context(), cfg, nil, avoid); p != only {
+	if p, err := ipv4Space(cfg).pick(t.Context(), nil, avoid); p != only {
 		t.Errorf("picked %s, %v", p, err)
 	}
-	if _, err := pick(t.Context(), cfg, []netip.Prefix{only}, avoid); !errors.Is(err, overlay.ErrFull) {
+	if _, err := ipv4Space(cfg).pick(t.Context(), []netip.Prefix{only}, avoid); !errors.Is(err, overlay.ErrFull) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := pick(t.Context(), cfg, []netip.Prefix{subnet("10.0.0.0/8")}, nil); !errors.Is(err, overlay.ErrFull) {
+	if _, err := ipv4Space(cfg).pick(t.Context(), []netip.Prefix{subnet("10.0.0.0/8")}, nil); !errors.Is(err, overlay.ErrFull) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// In a network with millions of subnets the search ends: one that is leased as
+// a whole is known to be full at once, and one that a wide route is in the way of
+// is given up.
+func TestPickInVast(t *testing.T) {
+	cfg := parseConfig(t, `{"Network":"10.0.0.0/8","SubnetLen":30,"EnableIPv6":true,"IPv6Network":"fd00::/8","IPv6SubnetLen":126}`)
+	for _, c := range []struct {
+		space space
+		all   string
+		half  string
+	}{
+		{ipv4Space(cfg), "0.0.0.0/0", "10.0.0.0/9"},
+		{ipv6Space(cfg), "::/0", "fd00::/99"},
+	} {
+		if _, err := c.space.pick(t.Context(), []netip.Prefix{subnet(c.all)}, nil); !errors.Is(err, overlay.ErrFull) {
+			t.Errorf("%s leased: %v", c.all, err)
+		}
+		half := subnet(c.half)
+		if p, err := c.space.pick(t.Context(), []netip.Prefix{half}, nil); err != nil || half.Overlaps(p) || cfg.Fits(p) != nil {
+			t.Errorf("%s leased: picked %s, %v", half, p, err)
+		}
+		asked := 0
+		avoid := func(p netip.Prefix) error {
+			asked++
+			return errors.New("a route to " + p.String())
+		}
+		if _, err := c.space.pick(t.Context(), nil, avoid); !errors.Is(err, overlay.ErrFull) || !strings.Contains(err.Error(), "a route to ") || asked > 2*obstacles {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
 	}
 }

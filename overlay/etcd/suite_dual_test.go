@@ -175,26 +175,26 @@ func TestPickIPv6(t *testing.T) {
 	var all []held
 	claim := dualOf(1)
 	for i := range 15 {
-		p, err := pickIPv6(t.Context(), cfg, all, claim, cfg.Subnet(i))
+		p, err := chooseIPv6(t.Context(), cfg, all, claim, cfg.Subnet(i))
 		if err != nil || p != cfg.IPv6Subnet(i) || cfg.Fits(p) != nil {
 			t.Fatalf("%d: %s, %v", i, p, err)
 		}
 		all = append(all, held{lease: overlay.Lease{Subnet: cfg.Subnet(i), IPv6Subnet: p}})
 	}
-	if _, err := pickIPv6(t.Context(), cfg, all, claim, cfg.Subnet(20)); !errors.Is(err, overlay.ErrFull) {
+	if _, err := chooseIPv6(t.Context(), cfg, all, claim, cfg.Subnet(20)); !errors.Is(err, overlay.ErrFull) {
 		t.Errorf("a full network: %v", err)
 	}
 	all = all[1:]
-	if p, err := pickIPv6(t.Context(), cfg, all, claim, cfg.Subnet(20)); err != nil || p != cfg.IPv6Subnet(0) {
+	if p, err := chooseIPv6(t.Context(), cfg, all, claim, cfg.Subnet(20)); err != nil || p != cfg.IPv6Subnet(0) {
 		t.Errorf("the last one free: %s, %v", p, err)
 	}
 	claim.Avoid = func(p netip.Prefix) error { return fmt.Errorf("a route to %s", p) }
-	if _, err := pickIPv6(t.Context(), cfg, all, claim, cfg.Subnet(0)); !errors.Is(err, overlay.ErrFull) || !strings.Contains(err.Error(), "a route to fd00:5:0:1::/64") {
+	if _, err := chooseIPv6(t.Context(), cfg, all, claim, cfg.Subnet(0)); !errors.Is(err, overlay.ErrFull) || !strings.Contains(err.Error(), "a route to fd00:5:0:1::/64") {
 		t.Errorf("all to avoid: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := pickIPv6(ctx, cfg, all, claim, cfg.Subnet(1)); !errors.Is(err, context.Canceled) {
+	if _, err := chooseIPv6(ctx, cfg, all, claim, cfg.Subnet(1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
