@@ -90,6 +90,12 @@ func TestFaults(t *testing.T) {
 		{"firewall", "firewall", func(w *World) {
 			w.Kernel.Walls[2].Obstacles = []kernel.Obstacle{obstacle("ip", "filter", "INPUT", "r", true)}
 		}, Fail, "dropped", "iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT", ""},
+		{"legacy firewall", "firewall", func(w *World) {
+			w.Kernel.Walls[2].Obstacles = []kernel.Obstacle{{Family: "ip", Table: "filter", Chain: "INPUT", Rule: "policy drop", Certain: true, Legacy: true}}
+		}, Fail, "chain INPUT of the legacy iptables' table filter (policy drop)", "iptables-legacy -I INPUT -p udp --dport 8472 -j ACCEPT", ""},
+		{"legacy FORWARD", "forward", func(w *World) {
+			w.Kernel.Walls[0].Obstacles = []kernel.Obstacle{{Family: "ip", Table: "filter", Chain: "FORWARD", Rule: "FORWARD rule 1", Certain: true, Legacy: true}}
+		}, Fail, "FORWARD rule 1", "iptables-legacy -I FORWARD -i fl-+ -j ACCEPT", ""},
 		{"firewall of nft", "firewall", func(w *World) {
 			w.Kernel.Walls[2].Obstacles = []kernel.Obstacle{obstacle("inet", "fw", "in", "r", true)}
 		}, Fail, "dropped", "nft insert rule inet fw in udp dport 8472 accept", ""},
@@ -242,6 +248,18 @@ func TestNothingKnown(t *testing.T) {
 	}
 	if code := ExitCode(all); code != ExitUnreachable {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestLegacyOnce has a policy of the legacy iptables that two checks see.
+func TestLegacyOnce(t *testing.T) {
+	w := sound()
+	w.Kernel.Legacy, w.Kernel.LegacyWhy = "iptables-legacy -I", "drops"
+	w.Kernel.Walls[0].Obstacles = []kernel.Obstacle{{Family: "ip", Table: "filter", Chain: "FORWARD", Rule: "policy drop", Certain: true, Legacy: true}}
+	for _, v := range Examine(w) {
+		if (v.State == OK) == (v.Check == "legacy") {
+			t.Errorf("%+v", v)
+		}
 	}
 }
 

@@ -134,8 +134,8 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 		}
 		free := true
 		for _, o := range wall.Obstacles {
-			if o.Table == "filter" && o.Chain == "FORWARD" && failing(judgeDockerUser(w)) {
-				continue // our rules are missing there, which is another check's
+			if o.Table == "filter" && o.Chain == "FORWARD" && w.told(o) {
+				continue
 			}
 			v := Verdict{Subject: wall.Subject, State: Fail, Found: "dropped by " + o.String(), Why: why, Mend: mend(wall, o)}
 			if !o.Certain {
@@ -154,7 +154,16 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 	return orNone(out, ok(none))
 }
 
-// iptablesFilter tells whether a chain is one of iptables-nft's own.
+// told reports whether another check says that our rules are missing in a chain
+// FORWARD.
+func (w *World) told(o kernel.Obstacle) bool {
+	if o.Legacy {
+		return o.Family == "ip" && failing(judgeLegacy(w))
+	}
+	return failing(judgeDockerUser(w))
+}
+
+// iptablesFilter tells whether a chain is one of iptables' own.
 func iptablesFilter(o kernel.Obstacle) bool {
 	return (o.Family == "ip" || o.Family == "ip6") && o.Table == "filter" && slices.Contains([]string{"INPUT", "OUTPUT", "FORWARD"}, o.Chain)
 }
@@ -163,7 +172,7 @@ func iptablesFilter(o kernel.Obstacle) bool {
 // own table decides.
 func forwardMend(wall Wall, o kernel.Obstacle) string {
 	if iptablesFilter(o) {
-		return fmt.Sprintf("%[2]s -I %[1]s -i fl-+ -j ACCEPT && %[2]s -I %[1]s -o fl-+ -j ACCEPT", o.Chain, iptables(wall.Packet.IPv6))
+		return fmt.Sprintf("%[2]s -I %[1]s -i fl-+ -j ACCEPT && %[2]s -I %[1]s -o fl-+ -j ACCEPT", o.Chain, iptables(wall.Packet.IPv6, o.Legacy))
 	}
 	return fmt.Sprintf(`nft insert rule %[1]s %[2]s %[3]s iifname "fl-*" accept && nft insert rule %[1]s %[2]s %[3]s oifname "fl-*" accept`, o.Family, o.Table, o.Chain)
 }
@@ -171,19 +180,24 @@ func forwardMend(wall Wall, o kernel.Obstacle) string {
 // tunnelMend lets the tunnel's packets pass this chain.
 func tunnelMend(wall Wall, o kernel.Obstacle) string {
 	if iptablesFilter(o) {
-		return iptablesTunnel(o.Chain, wall.Packet.Port, wall.Packet.IPv6)
+		return iptablesTunnel(iptables(wall.Packet.IPv6, o.Legacy), o.Chain, wall.Packet.Port)
 	}
 	return fmt.Sprintf("nft insert rule %s %s %s udp dport %d accept", o.Family, o.Table, o.Chain, wall.Packet.Port)
 }
 
-func iptablesTunnel(chain string, port uint16, six bool) string {
-	return fmt.Sprintf("%s -I %s -p udp --dport %d -j ACCEPT", iptables(six), chain, port)
+// iptablesTunnel lets the tunnel's packets pass a chain of iptables.
+func iptablesTunnel(tool, chain string, port uint16) string {
+	return fmt.Sprintf("%s -I %s -p udp --dport %d -j ACCEPT", tool, chain, port)
 }
 
-// iptables is the command of one family.
-func iptables(six bool) string {
+// iptables is the command of one family and variant.
+func iptables(six, legacy bool) string {
+	tool := "iptables-"
 	if six {
-		return "ip6tables-nft"
+		tool = "ip6tables-"
 	}
-	return "iptables-nft"
+	if legacy {
+		return tool + "legacy"
+	}
+	return tool + "nft"
 }

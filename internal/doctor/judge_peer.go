@@ -121,11 +121,11 @@ func judgeTunnels(w *World) []Verdict {
 			v.Mend = enable
 		case y.Refused:
 			v.Found = fmt.Sprintf("it answers, and refuses UDP port %d: nobody listens there, or a firewall rejects", p.Port)
-			v.Mend = enable + " || " + iptablesTunnel("INPUT", uint16(p.Port), false)
+			v.Mend = enable + " || " + iptablesTunnel(iptables(false, false), "INPUT", uint16(p.Port))
 		default:
 			v.Found = fmt.Sprintf("it answers, but nothing comes through UDP port %d", p.Port)
 			v.Why += "; the same port is needed in both directions, so run flannel doctor there too"
-			v.Mend = iptablesTunnel("INPUT", uint16(p.Port), false)
+			v.Mend = iptablesTunnel(iptables(false, false), "INPUT", uint16(p.Port))
 		}
 		return v, true
 	})
@@ -142,7 +142,7 @@ func shy(p Peer, y Way) Verdict {
 	if p.Port != 0 && !y.carried() {
 		v.Found += fmt.Sprintf(", to UDP port %d", p.Port)
 		v.Why = "its Docker network may be without --ipv6, which is fine, or a firewall drops this port over IPv6: run flannel doctor there"
-		v.Mend = iptablesTunnel("INPUT", uint16(p.Port), true)
+		v.Mend = iptablesTunnel(iptables(true, false), "INPUT", uint16(p.Port))
 	}
 	return v
 }

@@ -296,6 +296,10 @@ func (s *scene) faults() []fault {
 			{0, "firewall", "table inet fw", "nft insert rule inet fw in1 udp dport 8472 accept"},
 			{1, "tunnel", "nothing comes through UDP port 8472", ""},
 		}, shell(one, "nft delete table inet fw")},
+		{"port blocked, by the legacy iptables", shell(two, "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -i lo -j ACCEPT; iptables-legacy -A INPUT -p tcp -j ACCEPT; iptables-legacy -A INPUT -p icmp -j ACCEPT; iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"), true, []symptom{
+			{1, "firewall", "chain INPUT of the legacy iptables' table filter (policy drop)", "iptables-legacy -I INPUT -p udp --dport 8472 -j ACCEPT"},
+			{0, "tunnel", "nothing comes through UDP port 8472", ""},
+		}, shell(two, "iptables-legacy -P INPUT ACCEPT; iptables-legacy -F INPUT")},
 		{"MTU lowered on the path", shell(wire, "ip link set "+two.Name()+" mtu 1400"), false, []symptom{
 			{0, "mtu", "1400 bytes pass, 1500 are needed", "ip link set eth0 mtu 1400"},
 			{1, "mtu", "bytes pass, 1500 are needed", "ip link set eth0 mtu 140"}, // a veth lets a VLAN tag's 4 bytes more in

@@ -137,7 +137,6 @@ func FuzzParse(f *testing.F) {
 		_ = answer{kind: kind, flags: kind, body: body}.err()
 		_ = splitMessages(body)
 		_ = comment(body)
-		_ = parseLegacy(body, int(kind))
 		k := Kernel{}
 		k.concerns(answer{kind: kind, body: body})
 	})

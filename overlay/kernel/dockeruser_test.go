@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"testing"
 )
 
@@ -44,53 +43,5 @@ func TestAcceptance(t *testing.T) {
 		if got := c.have.acceptance(); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
 		}
-	}
-}
-
-// legacyEntry is one entry of a legacy table.
-func legacyEntry(in, out, target string, data []byte) []byte {
-	e := make([]byte, entryHead+targetData)
-	put := func(at, mask int, name string) {
-		copy(e[at:], name)
-		for i := range name {
-			e[mask+i] = 0xff
-		}
-	}
-	put(entryIn, entryInMask, in)
-	put(entryOut, entryOutMask, out)
-	copy(e[entryHead+targetName:], target)
-	e = append(e, data...)
-	binary.NativeEndian.PutUint16(e[entryTarget:], entryHead)
-	binary.NativeEndian.PutUint16(e[entryNext:], uint16(len(e)))
-	return e
-}
-
-func TestParseLegacy(t *testing.T) {
-	verdict := func(v int32) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(v)) }
-	chainHead := append([]byte(userChain), make([]byte, 21)...)
-	inverted := legacyEntry("fl-", "", "", verdict(-2))
-	inverted[entryInverse] = 1
-	var blob []byte
-	add := func(e []byte) int { blob = append(blob, e...); return len(blob) - len(e) }
-	add(legacyEntry("fl-", "", "", verdict(-1)))
-	add(legacyEntry("fl-a", "", "", verdict(-2)))
-	add(inverted)
-	drop := add(legacyEntry("", "", "", verdict(-1)))
-	accept := add(legacyEntry("", "", "", verdict(-2)))
-	if got := parseLegacy(blob, drop); got != (legacyTable{drops: true}) {
-		t.Errorf("drop: %+v", got)
-	}
-	if got := parseLegacy(blob, accept); got != (legacyTable{}) {
-		t.Errorf("accept: %+v", got)
-	}
-	add(legacyEntry("", "", "ERROR", chainHead))
-	add(legacyEntry("fl-", "", "", verdict(-2)))
-	add(legacyEntry("", "fl-", "", verdict(-2)))
-	want := legacyTable{user: true, drops: true, in: true, out: true}
-	if got := parseLegacy(blob, drop); got != want {
-		t.Errorf("mended: %+v", got)
-	}
-	if got := parseLegacy(blob[:len(blob)-1], drop); got.out {
-		t.Errorf("torn: %+v", got)
 	}
 }

@@ -43,22 +43,37 @@ type Obstacle struct {
 	Chain         string // the base chain
 	Rule          string // where it is dropped: a rule's chain and handle, or "policy"
 	Certain       bool   // false where it hangs on what is not known of the packet
+	Legacy        bool   // of the legacy xtables, which nft does not show
 }
 
-// String names the obstacle as nft does.
+// String names the obstacle as nft does, or the legacy iptables.
 func (o Obstacle) String() string {
+	if o.Legacy {
+		return fmt.Sprintf("chain %s of the legacy %stables' table %s (%s)", o.Chain, o.Family, o.Table, o.Rule)
+	}
 	return fmt.Sprintf("chain %s of nftables table %s %s (%s)", o.Chain, o.Family, o.Table, o.Rule)
 }
 
-// Obstacles finds the nftables chains of others, iptables-nft's too, that drop
-// a packet. What a rule matches beyond interfaces, addresses, protocol, port
-// and state of a flow is taken for not known.
+// Obstacles finds the nftables chains of others, iptables-nft's too, and those of
+// the legacy iptables' filter table that drop a packet. What a rule matches beyond
+// interfaces, addresses, protocol, port and state of a flow is taken for not known.
 func (k *Kernel) Obstacles(p Packet) ([]Obstacle, error) {
 	w, err := k.readWalls(p)
 	if err != nil {
 		return nil, err
 	}
-	return w.obstacles(p), nil
+	found := w.obstacles(p)
+	old, err := k.legacyWalls(p.IPv6)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		for _, o := range old.obstacles(p) {
+			o.Legacy = true
+			found = append(found, o)
+		}
+	}
+	return found, nil
 }
 
 // family is the one of nftables that sees only packets such as this.
@@ -82,7 +97,7 @@ type chainID struct {
 type walls struct {
 	base  []chain   // with a hook, in the order of their priorities
 	ids   []chainID // of base
-	rules map[chainID][]rawRule
+	rules map[chainID][]wallRule
 	links map[string]int // indexes by name
 }
 
@@ -94,7 +109,7 @@ type rawRule struct {
 
 // readWalls lists the chains that a packet may meet, with their rules.
 func (k *Kernel) readWalls(p Packet) (*walls, error) {
-	w := &walls{rules: map[chainID][]rawRule{}, links: map[string]int{}}
+	w := &walls{rules: map[chainID][]wallRule{}, links: map[string]int{}}
 	for _, family := range []byte{p.family(), unix.NFPROTO_INET} {
 		found, err := k.filter.dump(nftQuery(unix.NFT_MSG_GETCHAIN, family, nil))
 		if isGone(err) {
@@ -150,7 +165,7 @@ func (k *Kernel) lookup(name string) (linkInfo, bool, error) {
 }
 
 // readRaw lists a chain's rules in order.
-func (k *Kernel) readRaw(id chainID) ([]rawRule, error) {
+func (k *Kernel) readRaw(id chainID) ([]wallRule, error) {
 	found, err := k.filter.dump(nftQuery(unix.NFT_MSG_GETRULE, id.family, func(e *encoder) {
 		e.text(unix.NFTA_RULE_TABLE, id.table)
 		e.text(unix.NFTA_RULE_CHAIN, id.name)
@@ -161,7 +176,7 @@ func (k *Kernel) readRaw(id chainID) ([]rawRule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables rules of %s %s: %w", id.table, id.name, err)
 	}
-	var rules []rawRule
+	var rules []wallRule
 	for _, a := range found {
 		if parseRule(a.body).chain == id.name {
 			rules = append(rules, parseRaw(a.body))

@@ -59,6 +59,31 @@ func TestObstacles(t *testing.T) {
 		{"IPv6, iptables of IPv4", "iptables-nft -P INPUT DROP", vxlan6, "", true},
 		{"IPv6, ip6tables", "ip6tables-nft -A INPUT -p udp --dport 8472 -j DROP", vxlan6, "INPUT handle", true},
 		{"IPv4, ip6tables", "ip6tables-nft -P INPUT DROP", vxlan, "", true},
+		{"iptables, a flow's state", "iptables-nft -P INPUT DROP; iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", vxlan, policy, true},
+		{"iptables, new flows accepted", "iptables-nft -P INPUT DROP; iptables-nft -A INPUT -m conntrack --ctstate NEW -j ACCEPT", vxlan, "", true},
+		{"iptables, a source port", "iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p udp --sport 53 -j ACCEPT", vxlan, policy, false},
+		{"legacy, nothing", "iptables-legacy -L", vxlan, "", true},
+		{"legacy policy", "iptables-legacy -P INPUT DROP", vxlan, policy, true},
+		{"legacy policy of another chain", "iptables-legacy -P OUTPUT DROP", vxlan, "", true},
+		{"legacy policy, sent", "iptables-legacy -P OUTPUT DROP", out, policy, true},
+		{"legacy policy, routed", "iptables-legacy -P FORWARD DROP", across, policy, true},
+		{"legacy policy, accepted", "iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -i fl-+ -j ACCEPT", across, "", true},
+		{"legacy policy, replies accepted", "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", vxlan, policy, true},
+		{"legacy policy, no replies accepted", "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -m conntrack ! --ctstate ESTABLISHED,RELATED -j ACCEPT", vxlan, "", true},
+		{"legacy policy, some new flows accepted", "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -m conntrack --ctstate NEW -m limit --limit 1/s -j ACCEPT", vxlan, policy, false},
+		{"legacy policy, the port accepted", "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -p udp --dport 8472 -m comment --comment x -j ACCEPT", vxlan, "", true},
+		{"legacy policy, others accepted", "iptables-legacy -P INPUT DROP; for r in '-i lo' '-s 10.0.0.3' '! -d 10.0.0.0/8' '-p tcp' '-p udp --dport 53' '! -p udp' '-f' '! -i eth+'; do iptables-legacy -A INPUT $r -j ACCEPT; done", vxlan, policy, true},
+		{"legacy policy, from there accepted", "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -s 10.0.0.0/24 ! -d 10.0.0.9 -i eth+ -p udp -j ACCEPT", vxlan, "", true},
+		{"legacy rule", "iptables-legacy -A INPUT -p tcp -j DROP; iptables-legacy -A INPUT -p udp --dport 8000:9000 -j REJECT", vxlan, "INPUT rule 2", true},
+		{"legacy rule that may", "iptables-legacy -A INPUT -p udp --dport 8472 -m limit --limit 1/s -j DROP", vxlan, "INPUT rule 1", false},
+		{"legacy rules that decide nothing", "iptables-legacy -A INPUT -p udp; iptables-legacy -N log; iptables-legacy -A log; iptables-legacy -A INPUT -j log", vxlan, "", true},
+		{"legacy chain that is called", "iptables-legacy -N deep; iptables-legacy -A deep -p tcp -j ACCEPT; iptables-legacy -A deep -p udp -j DROP; iptables-legacy -A INPUT -p tcp -j deep; iptables-legacy -A INPUT -j deep", vxlan, "deep rule 2", true},
+		{"legacy chain that returns", "iptables-legacy -N deep; iptables-legacy -A deep -j RETURN; iptables-legacy -A deep -j DROP; iptables-legacy -A INPUT -j deep", vxlan, "", true},
+		{"legacy chain that is gone to", "iptables-legacy -N deep; iptables-legacy -A INPUT -g deep; iptables-legacy -A INPUT -j DROP", vxlan, "", true},
+		{"IPv6, legacy iptables of IPv4", "iptables-legacy -P INPUT DROP", vxlan6, "", true},
+		{"IPv6, legacy", "ip6tables-legacy -A INPUT -s fd00::3 -j DROP; ip6tables-legacy -A INPUT -s fd00::/64 -d fd00::1 -p udp --dport 8472 -j DROP", vxlan6, "INPUT rule 2", true},
+		{"IPv6, legacy policy", "ip6tables-legacy -P INPUT DROP; ip6tables-legacy -A INPUT -p tcp -j ACCEPT; ip6tables-legacy -A INPUT ! -s fd00::/16 -j ACCEPT", vxlan6, policy, true},
+		{"IPv6, legacy policy, accepted", "ip6tables-legacy -P INPUT DROP; ip6tables-legacy -A INPUT -j ACCEPT", vxlan6, "", true},
 		{"ours is not somebody's", "nft 'table inet docker-flannel { chain f { type filter hook forward priority 0; policy drop; }; }'", across, "", true},
 		{"nor are our doors", "nft 'table inet docker-flannel-doors { chain door_8472 { type filter hook input priority 0; udp dport 8472 drop; }; }'", vxlan, "", true},
 	} {
@@ -72,7 +97,7 @@ func TestObstacles(t *testing.T) {
 			switch {
 			case c.want == "" && len(got) > 0:
 				t.Errorf("found %v", got)
-			case c.want != "" && (len(got) != 1 || !strings.Contains(got[0].Rule, c.want) || got[0].Certain != c.certain):
+			case c.want != "" && (len(got) != 1 || got[0].Legacy != strings.Contains(c.commands, "-legacy") || !strings.Contains(got[0].Rule, c.want) || got[0].Certain != c.certain):
 				t.Errorf("found %+v, want one at %q, certain %t", got, c.want, c.certain)
 			}
 		})

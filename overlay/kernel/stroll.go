@@ -38,11 +38,11 @@ func (s *stroll) chain(id chainID, depth int) outcome {
 	}
 	for _, r := range s.walls.rules[id] {
 		m := matching{packet: s.packet, hook: s.hook, links: s.walls.links, regs: map[uint32][]byte{}}
-		fits := m.rule(r)
+		fits := r.meet(&m)
 		if fits == no || !m.decides {
 			continue
 		}
-		where := fmt.Sprintf("%s handle %d", id.name, r.handle)
+		where := r.name(id.name)
 		result := onward
 		switch m.code {
 		case nfAccept:
@@ -105,7 +105,17 @@ type matching struct {
 	target  string // chain of a jump
 }
 
-func (m *matching) rule(r rawRule) fit {
+// wallRule is one of somebody else's chain.
+type wallRule interface {
+	// meet matches the packet of m, and leaves in m what the rule decides.
+	meet(m *matching) fit
+	// name is how a user finds the rule in its chain.
+	name(chain string) string
+}
+
+func (r rawRule) name(chain string) string { return fmt.Sprintf("%s handle %d", chain, r.handle) }
+
+func (r rawRule) meet(m *matching) fit {
 	m.fits = yes
 	for _, e := range r.expr {
 		if !m.expression(e) {
@@ -172,12 +182,6 @@ func (m *matching) load(reg, value []byte) {
 
 // meta is what is known of the packet beside its bytes; nil for nothing.
 func (m *matching) meta(key uint32) []byte {
-	name := func(s string) []byte {
-		if s == "" {
-			return nil
-		}
-		return append([]byte(s), make([]byte, unix.IFNAMSIZ-len(s))...)
-	}
 	index := func(s string) []byte {
 		if i := m.links[s]; i != 0 {
 			return binary.NativeEndian.AppendUint32(nil, uint32(i))
@@ -193,9 +197,9 @@ func (m *matching) meta(key uint32) []byte {
 	}
 	switch key {
 	case unix.NFT_META_IIFNAME:
-		return name(in)
+		return padded(in)
 	case unix.NFT_META_OIFNAME:
-		return name(out)
+		return padded(out)
 	case unix.NFT_META_IIF:
 		return index(in)
 	case unix.NFT_META_OIF:
@@ -211,6 +215,14 @@ func (m *matching) meta(key uint32) []byte {
 		return []byte{m.packet.Proto}
 	}
 	return nil
+}
+
+// padded is a device's name as the kernel compares it; nil for none.
+func padded(name string) []byte {
+	if name == "" || len(name) > unix.IFNAMSIZ {
+		return nil
+	}
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
 }
 
 // payload is a field of the packet's headers; nil where it is not known.
@@ -314,13 +326,38 @@ func (m *matching) verdict(field map[uint16][]byte) {
 	m.target = unix.ByteSliceToString(inner(v, unix.NFTA_VERDICT_CHAIN))
 }
 
+// Fields of struct xt_conntrack_mtinfo1 to 3 of linux/netfilter.
+const (
+	conntrackWhat    = 146 // the bits of what is compared
+	conntrackInverse = 148
+	conntrackStates  = 150
+	conntrackSize    = 152
+)
+
+// xtState compares the state of the packet's flow, which begins.
+func (m *matching) xtState(info []byte) bool {
+	const state, plain = 1, 15 // XT_CONNTRACK_STATE; states in bits, those of NAT above
+	if len(info) < conntrackSize || num16(info[conntrackWhat:]) != state {
+		m.fits = maybe
+		return true
+	}
+	states := num16(info[conntrackStates:]) // with something else in half of it at revision 1
+	if states&^plain != 0 && states&ctNew == 0 {
+		m.fits = maybe
+		return true
+	}
+	return (states&ctNew != 0) == (num16(info[conntrackInverse:])&state == 0)
+}
+
 // xtMatch is one of iptables' own matches: ports, as in struct xt_udp and
-// struct xt_tcp of linux/netfilter, which begin alike, and comments.
+// struct xt_tcp of linux/netfilter, which begin alike, states and comments.
 func (m *matching) xtMatch(name string, info []byte) bool {
 	proto := map[string]byte{"udp": unix.IPPROTO_UDP, "tcp": unix.IPPROTO_TCP}[name]
 	switch {
 	case name == "comment":
 		return true
+	case name == "conntrack":
+		return m.xtState(info)
 	case proto == 0 || len(info) < 10:
 		m.fits = maybe
 		return true

@@ -28,7 +28,7 @@ func FuzzStroll(f *testing.F) {
 		id := chainID{unix.NFPROTO_INET, "t", "c"}
 		w := walls{
 			base: []chain{{table: "t", name: "c", kind: "filter", hook: unix.NF_INET_LOCAL_IN, policy: nfDrop}}, ids: []chainID{id},
-			rules: map[chainID][]rawRule{id: {{1, [][]byte{first, second}}, {2, [][]byte{second, first}}}},
+			rules: map[chainID][]wallRule{id: {rawRule{1, [][]byte{first, second}}, rawRule{2, [][]byte{second, first}}}},
 			links: map[string]int{"eth0": 2},
 		}
 		w.obstacles(p)
