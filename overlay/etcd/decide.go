@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -120,7 +121,8 @@ func chooseSubnet(ctx context.Context, cfg overlay.Config, all []held, claim ove
 	for i, h := range all {
 		taken[i] = h.lease.Subnet
 	}
-	return ipv4Space(cfg).pick(ctx, taken, claim.Avoid)
+	p, err := ipv4Space(cfg).pick(ctx, taken, claim.Avoid)
+	return p, blame(cfg, all, err)
 }
 
 // chooseIPv6 is the preferred IPv6 subnet; where that is not to be had, the one
@@ -138,7 +140,23 @@ func chooseIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overl
 	for i, h := range all {
 		taken[i] = h.lease.IPv6Subnet
 	}
-	return ipv6Space(cfg).pick(ctx, taken, claim.Avoid)
+	p, err := ipv6Space(cfg).pick(ctx, taken, claim.Avoid)
+	return p, blame(cfg, all, err)
+}
+
+// blame adds to ErrFull a key that takes subnets and is no lease of the config:
+// flanneld too gives none away that overlaps one.
+func blame(cfg overlay.Config, all []held, err error) error {
+	if !errors.Is(err, overlay.ErrFull) {
+		return err
+	}
+	for _, h := range all {
+		why := fits(cfg, h.lease)
+		if why != nil && (cfg.Network.Overlaps(h.lease.Subnet) || cfg.IPv6Network.Overlaps(h.lease.IPv6Subnet)) {
+			return fmt.Errorf("%w; a key that takes some of them is no lease of this network (%w), and where no host uses it: etcdctl del '%s'", err, why, h.key)
+		}
+	}
+	return err
 }
 
 // mine returns the host's leases that can be kept, oldest first, and those that

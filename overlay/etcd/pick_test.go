@@ -116,3 +116,27 @@ func TestPickInVast(t *testing.T) {
 		}
 	}
 }
+
+// A key that is no lease of the network and leaves no subnet is named.
+func TestFullForAKey(t *testing.T) {
+	cfg := parseConfig(t, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48"}`)
+	four := held{key: "/n/subnets/10.0.0.0-8", lease: overlay.Lease{Subnet: subnet("10.0.0.0/8")}}
+	six := held{key: "/n/subnets/10.5.1.0-24&::-0", lease: overlay.Lease{Subnet: subnet("10.5.1.0/24"), IPv6Subnet: subnet("::/0")}}
+	elsewhere := held{key: "/n/subnets/10.6.0.0-24", lease: overlay.Lease{Subnet: subnet("10.6.0.0/24")}}
+	for _, c := range []struct {
+		all   []held
+		claim overlay.Claim
+		want  string
+	}{
+		{[]held{elsewhere, four}, claimOf(1), "SubnetLen is 24), and where no host uses it: etcdctl del '/n/subnets/10.0.0.0-8'"},
+		{[]held{elsewhere, six}, dualOf(1), "IPv6SubnetLen is 64), and where no host uses it: etcdctl del '/n/subnets/10.5.1.0-24&::-0'"},
+	} {
+		_, err := decide(t.Context(), cfg, c.all, c.claim)
+		if !errors.Is(err, overlay.ErrFull) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want %s", err, c.want)
+		}
+	}
+	if d, err := decide(t.Context(), cfg, []held{elsewhere, six}, claimOf(1)); err != nil || !d.create.subnet.IsValid() {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
