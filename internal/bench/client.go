@@ -113,6 +113,9 @@ func flood(addr netip.Addr, span time.Duration, fds []int, size int) (got receiv
 	if err := binary.Write(fdConn(control), binary.BigEndian, w); err != nil {
 		return got, fmt.Errorf("ask %s for a window: %w", addr, err)
 	}
+	if _, err := io.ReadFull(fdConn(control), make([]byte, 1)); err != nil {
+		return got, fmt.Errorf("wait for the window of %s: %w", addr, err)
+	}
 	var over atomic.Bool
 	defer time.AfterFunc(w.Warm+w.Span+slack, func() { over.Store(true) }).Stop()
 	failed := make([]error, len(fds))

@@ -36,7 +36,7 @@ func run() error {
 		}
 	}
 	var plan plan
-	flag.IntVar(&plan.rounds, "rounds", 5, "rounds, of which the medians are shown")
+	flag.IntVar(&plan.rounds, "rounds", 7, "rounds, of which the medians are shown")
 	flag.DurationVar(&plan.span, "span", time.Second, "length of one measurement")
 	flag.StringVar(&plan.paths, "only", "", "measure only paths whose names hold one of these words, as in vxlan,routed")
 	flag.StringVar(&plan.kinds, "kinds", "", "measure only these of "+strings.Join(kindNames(), ","))

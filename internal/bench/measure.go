@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -56,7 +57,8 @@ func kindNames() []string {
 
 // measureAll returns, for every path, the figures of every round. A round
 // takes each kind on every path in turn, so that what is compared is measured
-// within seconds, and each round begins with another path.
+// within seconds, and in another order each time, so that none is always behind
+// the same one and has what that leaves: warm caches, or a processor's hot state.
 func (s *scene) measureAll(m mode, paths []path, plan plan) ([][]figures, error) {
 	if !slices.ContainsFunc(kinds, func(k kind) bool { return chosen(k.name, plan.kinds) }) {
 		return nil, fmt.Errorf("-kinds %s names none of %s", plan.kinds, strings.Join(kindNames(), ", "))
@@ -71,8 +73,7 @@ func (s *scene) measureAll(m mode, paths []path, plan plan) ([][]figures, error)
 			if !chosen(k.name, plan.kinds) {
 				continue
 			}
-			for i := range paths {
-				at := (i + round) % len(paths)
+			for _, at := range rand.Perm(len(paths)) {
 				if err := s.measure(m, k, paths[at], plan.span.String(), all[at][round]); err != nil {
 					return nil, fmt.Errorf("%s, %s: %w", paths[at].name, k.name, err)
 				}

@@ -25,8 +25,8 @@ const (
 )
 
 // window is the time to measure: first the traffic gets going, then it counts.
-// It is the server that watches the clock, so that no request must get through
-// the traffic that is measured.
+// It is the server that watches the clock, and says that it has begun to before
+// there is traffic, so that no request must get through what is measured.
 type window struct{ Warm, Span time.Duration }
 
 // received is what a window saw.
@@ -126,6 +126,9 @@ func (s *server) watch(fd int) error {
 	var w window
 	if err := binary.Read(conn, binary.BigEndian, &w); err != nil {
 		return fmt.Errorf("read the window: %w", err)
+	}
+	if _, err := conn.Write([]byte{windowConn}); err != nil {
+		return fmt.Errorf("answer to a window: %w", err)
 	}
 	<-time.After(w.Warm)
 	begin, before, err := s.now()
