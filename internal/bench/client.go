@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,7 +25,7 @@ const (
 // clientRole stream N|datagrams|responses ADDR SPAN is the sending end, and
 // prints what the kind's figures are.
 func clientRole(args []string) error {
-	runtime.GOMAXPROCS(threads)
+	plain()
 	span, err := time.ParseDuration(args[len(args)-1])
 	if err != nil {
 		return err
@@ -82,7 +81,7 @@ func finish(fd int) error {
 		return err
 	}
 	var buf [1]byte
-	_, err := unix.Read(fd, buf[:])
+	_, err := read(fd, buf[:])
 	return err
 }
 
@@ -126,7 +125,7 @@ func flood(addr netip.Addr, span time.Duration, fds []int, size int) (got receiv
 			defer wg.Done()
 			buf := make([]byte, size)
 			for !over.Load() {
-				if _, err := unix.Write(fd, buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+				if _, err := write(fd, buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
 					failed[i] = fmt.Errorf("send to %s: %w", addr, err)
 					return
 				}

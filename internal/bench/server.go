@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -41,7 +40,7 @@ type server struct{ bytes, datagrams atomic.Int64 }
 
 // serverRole ADDR is the receiving end of traffic to an address.
 func serverRole(args []string) error {
-	runtime.GOMAXPROCS(threads)
+	plain()
 	addr, err := netip.ParseAddr(args[0])
 	if err != nil {
 		return err
@@ -80,7 +79,7 @@ func serverRole(args []string) error {
 func (s *server) serve(fd int) {
 	defer unix.Close(fd)
 	var kind [1]byte
-	if _, err := unix.Read(fd, kind[:]); err != nil {
+	if _, err := read(fd, kind[:]); err != nil {
 		return
 	}
 	switch kind[0] {
@@ -99,7 +98,7 @@ func (s *server) serve(fd int) {
 func (s *server) count(fd int, to *atomic.Int64, of func(n int) int64) {
 	buf := make([]byte, chunk)
 	for {
-		n, err := unix.Read(fd, buf)
+		n, err := read(fd, buf)
 		if n <= 0 || err != nil {
 			return
 		}
@@ -111,10 +110,10 @@ func echo(fd int) {
 	_ = noDelay(fd) // without it the figures are high, and seen to be
 	var buf [1]byte
 	for {
-		if n, err := unix.Read(fd, buf[:]); n <= 0 || err != nil {
+		if n, err := read(fd, buf[:]); n <= 0 || err != nil {
 			return
 		}
-		if _, err := unix.Write(fd, buf[:]); err != nil {
+		if _, err := write(fd, buf[:]); err != nil {
 			return
 		}
 	}

@@ -5,13 +5,43 @@ import (
 	"io"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// threads is more than run at once in a role: none that comes back from a
-// system call is to wait for another's place in the Go runtime.
+// threads is more than run at once in an end of the traffic: each keeps its place
+// in the Go runtime while it waits in a system call.
 const threads = 16
+
+// plain makes this process an end of the traffic, which behaves as one without a
+// runtime: nothing runs beside the threads that it starts, while in an ordinary Go
+// program one that waits in a system call has others woken ten thousands of times a
+// second. Nothing is collected, since that would wait for all of them.
+func plain() {
+	runtime.GOMAXPROCS(threads)
+	debug.SetGCPercent(-1)
+}
+
+// read waits for bytes, without telling the runtime.
+func read(fd int, b []byte) (int, error) { return transfer(unix.SYS_READ, fd, b) }
+
+// write is the like of read.
+func write(fd int, b []byte) (int, error) { return transfer(unix.SYS_WRITE, fd, b) }
+
+func transfer(call uintptr, fd int, b []byte) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch errno { //nolint:exhaustive // of all errnos
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
 
 // thread runs f on a thread of its own, for system calls that block.
 func thread(f func()) {
@@ -60,14 +90,11 @@ func noDelay(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, uni
 type fdConn int
 
 func (c fdConn) Read(b []byte) (int, error) {
-	n, err := unix.Read(int(c), b)
+	n, err := read(int(c), b)
 	if n == 0 && err == nil {
 		return 0, io.EOF
 	}
-	return max(n, 0), err
+	return n, err
 }
 
-func (c fdConn) Write(b []byte) (int, error) {
-	n, err := unix.Write(int(c), b)
-	return max(n, 0), err
-}
+func (c fdConn) Write(b []byte) (int, error) { return write(int(c), b) }
