@@ -38,6 +38,11 @@ func (s *scene) underlay(m mode) error {
 		_, err := h.Exec(s.ctx, "ethtool", args...)
 		return err
 	}
+	// A switch asks no firewall. The file is there once br_netfilter is.
+	const asks = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	if _, err := s.lab.Wire().Exec(s.ctx, "sh", "-c", "! [ -e "+asks+" ] || echo 0 >"+asks); err != nil {
+		return err
+	}
 	for _, h := range s.hosts {
 		if err := set(h, "eth0", "on"); err != nil {
 			return err
