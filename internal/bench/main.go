@@ -70,13 +70,17 @@ func chosen(name, words string) bool {
 	return false
 }
 
-// limit bounds the whole run.
-const limit = 10 * time.Minute
+// limit bounds the whole run: ten minutes, or where more is asked for half as long
+// again as that.
+func (p plan) limit() time.Duration {
+	measured := time.Duration(p.rounds*len(kinds)*len(modes)*mostPaths) * p.span
+	return max(10*time.Minute, measured*3/2)
+}
 
 func bench(plan plan) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, plan.limit())
 	defer cancel()
 	lab, err := netlab.New("", nil)
 	if err != nil {

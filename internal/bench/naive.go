@@ -10,8 +10,10 @@ import (
 
 // naiveRole DEVICE LOCAL REMOTE is the plainest encapsulator there can be, a
 // stand-in for stock flanneld's: what is routed to a TUN device goes to one
-// peer, one packet a system call, a thread a direction, no offload, no checks.
+// peer, one packet a system call, a thread a direction, no offload, no checks,
+// and no runtime: flanneld's is in C.
 func naiveRole(args []string) error {
+	plain()
 	local, err := netip.ParseAddrPort(args[1])
 	if err != nil {
 		return err
@@ -63,13 +65,13 @@ func openTUN(name string) (int, error) {
 func shovel(from, to int) error {
 	buf := make([]byte, 1<<16)
 	for {
-		n, err := unix.Read(from, buf)
+		n, err := read(from, buf)
 		if errors.Is(err, unix.ECONNREFUSED) { // the peer has not begun
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("read a packet: %w", err)
 		}
-		_, _ = unix.Write(to, buf[:n])
+		_, _ = write(to, buf[:n])
 	}
 }

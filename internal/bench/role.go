@@ -36,6 +36,9 @@ func command(role string, args []string) ([]string, error) {
 		return nil, err
 	}
 	argv := append([]string{exe, role}, args...)
+	if role != "member" { // which is as the plugin is
+		argv = append([]string{"env", quiet}, argv...)
+	}
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return nil, fmt.Errorf("ask for this process's processors: %w", err)

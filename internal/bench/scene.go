@@ -46,6 +46,8 @@ const (
 	ourVXLAN   = "our vxlan"
 	ourHostGW  = "our host-gw"
 	ourUDP     = "our udp"
+
+	mostPaths = 7
 )
 
 // build makes the paths whose names hold one of the words: a pair of hosts for

@@ -15,10 +15,14 @@ import (
 // in the Go runtime while it waits in a system call.
 const threads = 16
 
-// plain makes this process an end of the traffic, which behaves as one without a
-// runtime: nothing runs beside the threads that it starts, while in an ordinary Go
-// program one that waits in a system call has others woken ten thousands of times a
-// second. Nothing is collected, since that would wait for all of them.
+// quiet is the environment of processes that are plain: without it the runtime
+// signals threads that have been in a system call for 10 ms.
+const quiet = "GODEBUG=asyncpreemptoff=1"
+
+// plain makes this process behave as one without a runtime: hardly anything runs
+// beside the threads that it starts, while in an ordinary Go program one that waits in
+// a system call has others woken ten thousands of times a second. Nothing is collected,
+// since that would wait for all of them, and none is interrupted (see quiet).
 func plain() {
 	runtime.GOMAXPROCS(threads)
 	debug.SetGCPercent(-1)

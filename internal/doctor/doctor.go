@@ -48,7 +48,7 @@ func Checks() []Check {
 		{"docker-user", "our two rules stand in DOCKER-USER, or FORWARD lets packets pass", one(judgeDockerUser)},
 		{"forward", "no chain of somebody else's drops what is routed between the containers of two hosts", judgeForward},
 		{"br_netfilter", "no chain drops frames between the containers of this host", judgeBridged},
-		{"legacy", "the legacy xtables do not drop forwarded packets", one(judgeLegacy)},
+		{"legacy", "FORWARD of the legacy iptables accepts, or our two rules stand there", one(judgeLegacy)},
 		{"firewall", "no chain drops the tunnel's packets, in or out", judgeFirewall},
 		{"devices", "devices, addresses, routes, neighbours and rules are as planned", one(judgeDevices)},
 		{"etcd", "every etcd endpoint answers, and fast", judgeEtcd},

@@ -81,7 +81,7 @@ func judgeLegacy(w *World) Verdict {
 	case w.Kernel.Error != "":
 		return unknown(w.Kernel.Error)
 	case w.Kernel.Legacy == "":
-		return ok("they drop nothing of ours")
+		return ok("FORWARD's policy accepts, or our two rules are there")
 	}
 	return Verdict{
 		State: Fail, Found: w.Kernel.LegacyWhy, Mend: w.Kernel.Legacy,
@@ -128,11 +128,10 @@ func (w *World) judgeWalls(check, none, why string, mend func(Wall, kernel.Obsta
 		if wall.Check != check {
 			continue
 		}
-		if wall.Error != "" {
+		free := wall.Error == ""
+		if !free {
 			out = append(out, Verdict{Subject: wall.Subject, State: Unknown, Found: wall.Error})
-			continue
 		}
-		free := true
 		for _, o := range wall.Obstacles {
 			if o.Table == "filter" && o.Chain == "FORWARD" && w.told(o) {
 				continue

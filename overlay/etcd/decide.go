@@ -117,12 +117,7 @@ func chooseSubnet(ctx context.Context, cfg overlay.Config, all []held, claim ove
 	if useful(cfg, all, claim, claim.Prefer) {
 		return claim.Prefer, nil
 	}
-	taken := make([]netip.Prefix, len(all))
-	for i, h := range all {
-		taken[i] = h.lease.Subnet
-	}
-	p, err := ipv4Space(cfg).pick(ctx, taken, claim.Avoid)
-	return p, blame(cfg, all, err)
+	return chooseFree(ctx, cfg, ipv4Space(cfg), all, claim, func(l overlay.Lease) netip.Prefix { return l.Subnet })
 }
 
 // chooseIPv6 is the preferred IPv6 subnet; where that is not to be had, the one
@@ -136,27 +131,28 @@ func chooseIPv6(ctx context.Context, cfg overlay.Config, all []held, claim overl
 			return p, nil
 		}
 	}
-	taken := make([]netip.Prefix, len(all))
-	for i, h := range all {
-		taken[i] = h.lease.IPv6Subnet
-	}
-	p, err := ipv6Space(cfg).pick(ctx, taken, claim.Avoid)
-	return p, blame(cfg, all, err)
+	return chooseFree(ctx, cfg, ipv6Space(cfg), all, claim, func(l overlay.Lease) netip.Prefix { return l.IPv6Subnet })
 }
 
-// blame adds to ErrFull a key that takes subnets and is no lease of the config:
-// flanneld too gives none away that overlaps one.
-func blame(cfg overlay.Config, all []held, err error) error {
-	if !errors.Is(err, overlay.ErrFull) {
-		return err
+// chooseFree picks a subnet of one family. ErrFull names a key that takes subnets and is
+// none of the config's: flanneld too gives none away that overlaps one.
+func chooseFree(ctx context.Context, cfg overlay.Config, s space, all []held, claim overlay.Claim, of func(overlay.Lease) netip.Prefix) (netip.Prefix, error) {
+	taken := make([]netip.Prefix, len(all))
+	for i, h := range all {
+		taken[i] = of(h.lease)
 	}
-	for _, h := range all {
-		why := fits(cfg, h.lease)
-		if why != nil && (cfg.Network.Overlaps(h.lease.Subnet) || cfg.IPv6Network.Overlaps(h.lease.IPv6Subnet)) {
-			return fmt.Errorf("%w; a key that takes some of them is no lease of this network (%w), and where no host uses it: etcdctl del '%s'", err, why, h.key)
+	p, err := s.pick(ctx, taken, claim.Avoid)
+	if !errors.Is(err, overlay.ErrFull) {
+		return p, err
+	}
+	for i, h := range all {
+		if _, takes := s.covered(taken[i]); takes {
+			if why := cfg.Fits(taken[i]); why != nil {
+				return p, fmt.Errorf("%w; a key that takes some of them is no lease of this network (%w), and where no host uses it: etcdctl del '%s'", err, why, h.key)
+			}
 		}
 	}
-	return err
+	return p, err
 }
 
 // mine returns the host's leases that can be kept, oldest first, and those that

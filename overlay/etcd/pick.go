@@ -18,7 +18,7 @@ const probes = 16
 
 // obstacles is how many subnets this host may have something in the way of before
 // the search ends: to look costs a millisecond, and one wide route can be in the
-// way of all 65,535.
+// way of all 65,535. In a larger network these are spread over all of it.
 const obstacles = 512
 
 // space is one family's subnets that a network can lease, by their number.
@@ -46,9 +46,9 @@ func (s space) pick(ctx context.Context, taken []netip.Prefix, avoid func(netip.
 		return s.at(nth(gaps, rand.IntN(free))), nil
 	}
 	var reason error
-	start := rand.IntN(free)
+	start, stride := rand.IntN(free), max(1, free/obstacles) // what is in the way is so at a stretch
 	for try := range min(free, obstacles) + probes {
-		i := (start + try) % free
+		i := (start + try*stride) % free
 		if try < probes {
 			i = rand.IntN(free)
 		}

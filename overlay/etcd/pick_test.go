@@ -78,6 +78,17 @@ func TestPick(t *testing.T) {
 	if p, err := ipv4Space(cfg).pick(t.Context(), nil, avoid); p != only {
 		t.Errorf("picked %s, %v", p, err)
 	}
+	// So is one of a few at a stretch among many.
+	wide := parseConfig(t, `{"Network":"10.0.0.0/8","SubnetLen":24}`)
+	stretch := subnet("10.255.0.0/16")
+	if p, err := ipv4Space(wide).pick(t.Context(), nil, func(p netip.Prefix) error {
+		if !stretch.Overlaps(p) {
+			return errors.New("in use")
+		}
+		return nil
+	}); err != nil || !stretch.Overlaps(p) {
+		t.Errorf("picked %s, %v", p, err)
+	}
 	if _, err := ipv4Space(cfg).pick(t.Context(), []netip.Prefix{only}, avoid); !errors.Is(err, overlay.ErrFull) {
 		t.Errorf("error %v", err)
 	}
@@ -123,13 +134,14 @@ func TestFullForAKey(t *testing.T) {
 	four := held{key: "/n/subnets/10.0.0.0-8", lease: overlay.Lease{Subnet: subnet("10.0.0.0/8")}}
 	six := held{key: "/n/subnets/10.5.1.0-24&::-0", lease: overlay.Lease{Subnet: subnet("10.5.1.0/24"), IPv6Subnet: subnet("::/0")}}
 	elsewhere := held{key: "/n/subnets/10.6.0.0-24", lease: overlay.Lease{Subnet: subnet("10.6.0.0/24")}}
+	harmless := held{key: "/n/subnets/10.5.0.0-24", lease: overlay.Lease{Subnet: subnet("10.5.0.0/24")}} // below SubnetMin
 	for _, c := range []struct {
 		all   []held
 		claim overlay.Claim
 		want  string
 	}{
-		{[]held{elsewhere, four}, claimOf(1), "SubnetLen is 24), and where no host uses it: etcdctl del '/n/subnets/10.0.0.0-8'"},
-		{[]held{elsewhere, six}, dualOf(1), "IPv6SubnetLen is 64), and where no host uses it: etcdctl del '/n/subnets/10.5.1.0-24&::-0'"},
+		{[]held{elsewhere, harmless, four}, claimOf(1), "SubnetLen is 24), and where no host uses it: etcdctl del '/n/subnets/10.0.0.0-8'"},
+		{[]held{elsewhere, harmless, six}, dualOf(1), "IPv6SubnetLen is 64), and where no host uses it: etcdctl del '/n/subnets/10.5.1.0-24&::-0'"},
 	} {
 		_, err := decide(t.Context(), cfg, c.all, c.claim)
 		if !errors.Is(err, overlay.ErrFull) || !strings.Contains(err.Error(), c.want) {

@@ -44,7 +44,7 @@ var (
 	legacyIPv6 = legacyFamily{
 		family: unix.NFPROTO_IPV6, socket: unix.AF_INET6, level: unix.SOL_IPV6, names: "ip6_tables_names", address: 16,
 		devices: 64, protocol: 128, flags: 131, inverse: 132, target: 140, next: 142, head: 168,
-		anyProtocol: func(flags byte, _ uint16) bool { return flags&1 == 0 }, to: 4,
+		anyProtocol: func(flags byte, protocol uint16) bool { return flags&1 == 0 || protocol == 0 }, to: 4,
 	}
 )
 

@@ -84,12 +84,18 @@ func (r numbered) meet(m *matching) fit {
 	address := func(at int, have netip.Addr, flag byte) bool {
 		return m.masked(have.AsSlice(), r.field(at, f.address), r.field(at+2*f.address, f.address), inverse&flag != 0)
 	}
-	device := func(have string, name, mask []byte, flag byte) bool {
-		return m.masked(padded(have), name, mask, inverse&flag != 0)
+	device := func(have string, none bool, name, mask []byte, flag byte) bool {
+		device := padded(have)
+		if none { // which the kernel compares as an empty name
+			device = make([]byte, unix.IFNAMSIZ)
+		}
+		return m.masked(device, name, mask, inverse&flag != 0)
 	}
 	in, inMask := r.in()
 	out, outMask := r.out()
-	if !address(0, p.Src, invSrc) || !address(f.address, p.Dst, invDst) || !device(p.In, in, inMask, invIn) || !device(p.Out, out, outMask, invOut) {
+	switch {
+	case !address(0, p.Src, invSrc), !address(f.address, p.Dst, invDst),
+		!device(p.In, p.Way == Outward, in, inMask, invIn), !device(p.Out, p.Way == Inward, out, outMask, invOut):
 		return no
 	}
 	flags, protocol := r.field(f.flags, 1)[0], num16(r.field(f.protocol, 2))
@@ -111,9 +117,8 @@ func (r numbered) meet(m *matching) fit {
 // decide is the verdict of a rule that matches.
 func (r numbered) decide(m *matching, flags byte) {
 	switch {
-	case r.target == "REJECT":
-		m.decides, m.code = true, nfDrop
 	case r.target != "":
+		m.xtTarget(r.target)
 	case r.jump != "":
 		m.decides, m.code, m.target = true, unix.NFT_JUMP, r.jump
 		if flags&r.of.to != 0 {

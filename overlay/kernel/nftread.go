@@ -80,6 +80,7 @@ func (c chain) String() string {
 const (
 	nfDrop    = 0
 	nfAccept  = 1
+	nfQueue   = 3
 	nftReturn = -5
 )
 

@@ -41,7 +41,7 @@ var hooks = map[Way][]uint32{
 type Obstacle struct {
 	Family, Table string // such as ip filter
 	Chain         string // the base chain
-	Rule          string // where it is dropped: a rule's chain and handle, or "policy"
+	Rule          string // where: a rule's chain and its handle or number, or "policy drop"
 	Certain       bool   // false where it hangs on what is not known of the packet
 	Legacy        bool   // of the legacy xtables, which nft does not show
 }
@@ -57,6 +57,7 @@ func (o Obstacle) String() string {
 // Obstacles finds the nftables chains of others, iptables-nft's too, and those of
 // the legacy iptables' filter table that drop a packet. What a rule matches beyond
 // interfaces, addresses, protocol, port and state of a flow is taken for not known.
+// With an error comes what was found without the legacy ones.
 func (k *Kernel) Obstacles(p Packet) ([]Obstacle, error) {
 	w, err := k.readWalls(p)
 	if err != nil {
@@ -65,7 +66,7 @@ func (k *Kernel) Obstacles(p Packet) ([]Obstacle, error) {
 	found := w.obstacles(p)
 	old, err := k.legacyWalls(p.IPv6)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
 	if old != nil {
 		for _, o := range old.obstacles(p) {
@@ -207,18 +208,15 @@ func (w *walls) obstacles(p Packet) []Obstacle {
 			continue
 		}
 		s := stroll{walls: w, packet: p, hook: c.hook}
-		verdict := s.chain(w.ids[i], 0)
-		o := Obstacle{Family: ipFamilies[w.ids[i].family], Table: c.table, Chain: c.name, Certain: !s.doubt}
+		all := s.chain(w.ids[i], 0)
+		o := Obstacle{Family: ipFamilies[w.ids[i].family], Table: c.table, Chain: c.name}
 		switch {
-		case verdict == drop:
-			o.Rule = s.where
-		case verdict == onward && c.policy == nfDrop:
-			o.Rule = "policy drop"
+		case all.onward && c.policy == nfDrop:
+			o.Rule, o.Certain = "policy drop", !all.let
+		case all.drop != "":
+			o.Rule, o.Certain = all.drop, !all.let && !all.onward
 		default:
-			if s.maybe == "" {
-				continue
-			}
-			o.Rule, o.Certain = s.maybe, false
+			continue
 		}
 		found = append(found, o)
 	}

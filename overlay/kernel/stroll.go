@@ -8,78 +8,77 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outcome is what a chain does with a packet.
-type outcome byte
+// outcomes is what may become of a packet in a chain, as far as it is known.
+type outcomes struct {
+	drop   string // the rule that drops it, or may; empty for none
+	let    bool   // it may be let pass
+	onward bool   // it may leave the chain undecided
+}
 
 const (
-	onward outcome = iota // nothing
-	let
-	drop
+	// maxDepth is how deep chains may call each other, as in nf_tables.
+	maxDepth = 16
+	// maxRules is how many rules are looked at, some of them again for every rule
+	// that calls their chain.
+	maxRules = 1 << 20
 )
-
-// maxDepth is how deep chains may call each other, as in the kernel.
-const maxDepth = 16
 
 // stroll is a packet's walk through one base chain.
 type stroll struct {
 	walls  *walls
 	packet Packet
 	hook   uint32
-
-	where string // the rule that dropped it
-	maybe string // the first rule that may have dropped it before it passed
-	doubt bool   // a rule may have let it pass before it was dropped
+	met    int // rules so far
 }
 
-// chain walks the rules of one chain.
-func (s *stroll) chain(id chainID, depth int) outcome {
+// chain walks the rules of one chain, past each that perhaps does not match.
+func (s *stroll) chain(id chainID, depth int) (all outcomes) {
 	if depth > maxDepth {
-		return onward
+		return outcomes{onward: true}
 	}
 	for _, r := range s.walls.rules[id] {
+		if s.met++; s.met > maxRules {
+			return outcomes{drop: all.drop, let: true, onward: true}
+		}
 		m := matching{packet: s.packet, hook: s.hook, links: s.walls.links, regs: map[uint32][]byte{}}
 		fits := r.meet(&m)
 		if fits == no || !m.decides {
 			continue
 		}
-		where := r.name(id.name)
-		result := onward
-		switch m.code {
-		case nfAccept:
-			result = let
-		case nfDrop:
-			result = drop
-		case unix.NFT_RETURN:
-			if fits == yes {
-				return onward
-			}
-			s.doubt = true
-		case unix.NFT_JUMP, unix.NFT_GOTO:
-			before := *s
-			result = s.chain(chainID{id.family, id.table, m.target}, depth+1)
-			if fits == maybe && result == drop {
-				where, s.where = s.where, before.where
-			} else if result == drop {
-				where = s.where
-			}
-			if fits == yes && m.code == unix.NFT_GOTO && result == onward {
-				return onward
-			}
+		one, next := s.verdict(&m, id, r.name(id.name), depth)
+		if one.drop != "" && (fits == yes || all.drop == "") {
+			all.drop = one.drop
 		}
-		switch {
-		case result == onward:
-		case fits == yes:
-			if result == drop {
-				s.where = where
-			}
-			return result
-		case result == let:
-			s.doubt = true
-		case s.maybe == "":
-			s.maybe = where
+		all.let = all.let || one.let
+		all.onward = all.onward || one.onward
+		if fits == yes && !next {
+			return all
 		}
 	}
-	return onward
+	all.onward = true
+	return all
+}
+
+// verdict is what comes of a rule that matches; next tells whether the rules
+// behind it may be met.
+func (s *stroll) verdict(m *matching, id chainID, rule string, depth int) (all outcomes, next bool) {
+	switch m.code {
+	case nfAccept:
+		return outcomes{let: true}, false
+	case nfDrop:
+		return outcomes{drop: rule}, false
+	case nfQueue: // a program decides
+		return outcomes{drop: rule, let: true}, false
+	case unix.NFT_RETURN:
+		return outcomes{onward: true}, false
+	case unix.NFT_GOTO:
+		return s.chain(chainID{id.family, id.table, m.target}, depth+1), false
+	case unix.NFT_JUMP:
+		all = s.chain(chainID{id.family, id.table, m.target}, depth+1)
+		next, all.onward = all.onward, false
+		return all, next
+	}
+	return all, true
 }
 
 // fit is whether a rule matches a packet.
@@ -150,12 +149,12 @@ func (m *matching) expression(b []byte) bool {
 		m.verdict(field)
 	case "reject":
 		m.decides, m.code = true, nfDrop
+	case "queue":
+		m.decides, m.code = true, nfQueue
 	case "match":
 		return m.xtMatch(unix.ByteSliceToString(field[unix.NFTA_MATCH_NAME]), field[unix.NFTA_MATCH_INFO])
 	case "target":
-		if unix.ByteSliceToString(field[unix.NFTA_TARGET_NAME]) == "REJECT" {
-			m.decides, m.code = true, nfDrop
-		}
+		m.xtTarget(unix.ByteSliceToString(field[unix.NFTA_TARGET_NAME]))
 	default:
 		m.fits = maybe
 	}
@@ -326,6 +325,17 @@ func (m *matching) verdict(field map[uint16][]byte) {
 	m.target = unix.ByteSliceToString(inner(v, unix.NFTA_VERDICT_CHAIN))
 }
 
+// xtTarget is one of iptables' own targets; those that are not named here change a
+// packet, or write about it.
+func (m *matching) xtTarget(name string) {
+	switch name {
+	case "REJECT":
+		m.decides, m.code = true, nfDrop
+	case "NFQUEUE":
+		m.decides, m.code = true, nfQueue
+	}
+}
+
 // Fields of struct xt_conntrack_mtinfo1 to 3 of linux/netfilter.
 const (
 	conntrackWhat    = 146 // the bits of what is compared
@@ -336,8 +346,9 @@ const (
 
 // xtState compares the state of the packet's flow, which begins.
 func (m *matching) xtState(info []byte) bool {
-	const state, plain = 1, 15 // XT_CONNTRACK_STATE; states in bits, those of NAT above
-	if len(info) < conntrackSize || num16(info[conntrackWhat:]) != state {
+	const state, alias = 1, 1 << 13 // XT_CONNTRACK_STATE, and _ALIAS: it was written as -m state
+	const plain = 15                // states in bits, those of NAT above
+	if len(info) < conntrackSize || num16(info[conntrackWhat:])&^alias != state {
 		m.fits = maybe
 		return true
 	}
