@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/docker-flannel/docker-flannel/overlay/kernel"
@@ -250,6 +251,21 @@ func (o *Overlay) joining(dockerNet, endpoint string, on bool) (*network, error)
 		delete(n.joining, endpoint)
 	}
 	return n, nil
+}
+
+// handOver ends the making of the veth pairs that a pass found or made whole, before
+// another pass is planned: from now on the engine may take their other ends, which
+// is no reason to make them anew. The caller holds the lock.
+func (o *Overlay) handOver(want kernel.State, failed []kernel.Failure) {
+	made := map[string]bool{}
+	for _, v := range want.Veths {
+		if v.Create && pick(failed, []string{"veth " + v.Name}) == nil {
+			made[v.Name] = true
+		}
+	}
+	for _, n := range o.nets {
+		maps.DeleteFunc(n.joining, func(endpoint string, _ bool) bool { return made[vethName(endpoint)] })
+	}
 }
 
 // RemovePort forgets a port. Its veth pair goes with the next pass, which is

@@ -195,6 +195,9 @@ type board struct {
 	// that had not.
 	keep, missed string
 	restored     bool // a device's checksum offload was wished on
+	// made is how often each veth pair was to be made, each time with another
+	// pass to follow at once.
+	made map[string]int
 	// taken are ports that are held, by us or, false, by other programs.
 	taken map[string]bool
 }
@@ -202,7 +205,7 @@ type board struct {
 func newBoard(ip string) *board {
 	addr := netip.MustParseAddr(ip)
 	return &board{
-		refuse: map[string]error{}, taken: map[string]bool{},
+		refuse: map[string]error{}, taken: map[string]bool{}, made: map[string]int{},
 		under: kernel.Underlay{Name: "eth0", Index: 2, MTU: 1500, Addr: addr, PublicIP: addr},
 	}
 }
@@ -214,6 +217,12 @@ func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
 	b.restored = b.restored || strings.Contains(want.String(), "txsum on")
 	if b.missed == "" && !strings.Contains(want.String(), b.keep) {
 		b.missed = want.String()
+	}
+	for _, v := range want.Veths {
+		if v.Create {
+			b.made[v.Name]++
+			b.wake()
+		}
 	}
 	var res kernel.Result
 	for object, err := range b.refuse {
@@ -276,6 +285,26 @@ func (b *board) narrow(mtu int) {
 
 // prefix24 is the /24 of an address.
 func prefix24(four [4]byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4(four), 24) }
+
+// deny has the kernel refuse an object, or with nil no more.
+func (b *board) deny(object string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		delete(b.refuse, object)
+		return
+	}
+	b.refuse[object] = err
+}
+
+// times tells, and forgets, how often each veth pair was to be made.
+func (b *board) times() map[string]int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	made := b.made
+	b.made = map[string]int{}
+	return made
+}
 
 func (b *board) Doubt() {}
 

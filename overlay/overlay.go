@@ -235,6 +235,7 @@ func (o *Overlay) pass(ctx context.Context) bool {
 	o.mu.Lock()
 	before := o.failed
 	o.done, o.failed = covers, res.Failed
+	o.handOver(want, res.Failed)
 	o.loop.note(began, now, res.Repaired)
 	close(o.passed)
 	o.passed = make(chan struct{})
