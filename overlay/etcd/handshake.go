@@ -60,7 +60,7 @@ func (h *handshake) ClientHandshake(ctx context.Context, authority string, raw n
 	if err != nil {
 		return nil, nil, h.explain(authority, err)
 	}
-	return &greeting{Conn: conn, of: h, authority: authority}, info, nil
+	return &greeting{Conn: conn, of: h, authority: authority, answered: make(chan struct{})}, info, nil
 }
 
 // greeting is a connection whose first bytes tell whether the server takes it:
@@ -70,12 +70,32 @@ type greeting struct {
 	of        *handshake
 	authority string
 	once      sync.Once
+	answered  chan struct{} // closed with the first read
 }
+
+// Write fails where the server has ended the connection. Why, it has said before,
+// and the client closes its side as soon as it knows of the failure: whoever reads
+// is to read that first.
+func (g *greeting) Write(p []byte) (int, error) {
+	n, err := g.Conn.Write(p)
+	if err != nil {
+		select {
+		case <-g.answered:
+		case <-time.After(lastWords):
+		}
+	}
+	return n, err
+}
+
+// lastWords is how long a reader may take to read what has arrived already.
+const lastWords = time.Second
 
 func (g *greeting) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	g.once.Do(func() {
+		defer close(g.answered)
 		switch {
+		case errors.Is(err, net.ErrClosed): // by this side, which tells nothing of the other
 		case err != nil:
 			err = g.of.explain(g.authority, err)
 		case !g.of.secure && looksLikeTLS(p[:n]):

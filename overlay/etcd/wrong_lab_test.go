@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,9 +70,17 @@ func TestWrongClients(t *testing.T) {
 				}
 				return
 			}
+			for end := time.Now().Add(20 * time.Second); !says(err, w.says) && time.Now().Before(end); { // a call is short, and a machine may be slow
+				err = once(o)
+			}
 			mustSay(t, w.name, err, w.says...)
 		})
 	}
+}
+
+// says tells whether an error has all of the words.
+func says(err error, words []string) bool {
+	return err != nil && !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(err.Error(), word) })
 }
 
 // TestWrongServers: and on the server's.
