@@ -95,7 +95,7 @@ func TestPulseOfThousands(t *testing.T) {
 			asked++
 			most = max(most, under)
 			mu.Unlock()
-			time.Sleep(pulsePatience)
+			time.Sleep(pulsePatience) // the fake clock's
 			mu.Lock()
 			under--
 			mu.Unlock()
