@@ -190,7 +190,8 @@ type board struct {
 	routes []netip.Prefix // of the host itself
 	// foreign is a device of another program.
 	foreign string
-	wake    func()
+	wake    func() // of Watch
+	stirred bool   // before there was one
 	// keep is what every state must have from now on; missed is the first
 	// that had not.
 	keep, missed string
@@ -221,7 +222,7 @@ func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
 	for _, v := range want.Veths {
 		if v.Create {
 			b.made[v.Name]++
-			b.wake()
+			b.stir()
 		}
 	}
 	var res kernel.Result
@@ -234,9 +235,21 @@ func (b *board) Apply(_ context.Context, want kernel.State) kernel.Result {
 func (b *board) Watch(ctx context.Context, wake func()) error {
 	b.mu.Lock()
 	b.wake = wake
+	if b.stirred {
+		wake()
+	}
 	b.mu.Unlock()
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// stir tells the watcher, with mu held; one that comes later is told then.
+func (b *board) stir() {
+	if b.wake == nil {
+		b.stirred = true
+		return
+	}
+	b.wake()
 }
 
 // move gives the host another address, and tells the watcher.
@@ -244,9 +257,8 @@ func (b *board) move(ip string) {
 	b.mu.Lock()
 	b.under.Addr = netip.MustParseAddr(ip)
 	b.under.PublicIP = b.under.Addr
-	wake := b.wake
+	b.stir()
 	b.mu.Unlock()
-	wake()
 }
 
 func (b *board) wasRestored() bool {
@@ -278,9 +290,8 @@ func (b *board) occupy(cidr string) {
 func (b *board) narrow(mtu int) {
 	b.mu.Lock()
 	b.under.MTU = mtu
-	wake := b.wake
+	b.stir()
 	b.mu.Unlock()
-	wake()
 }
 
 // prefix24 is the /24 of an address.

@@ -34,7 +34,7 @@ func realStore(t *testing.T) (*clientv3.Client, overlay.Store) {
 		cancel()
 		t.Fatal(err)
 	}
-	c, err := etcd.Dial(etcd.Options{Endpoints: []string{s.Endpoint()}})
+	c, err := etcd.Dial(etcd.Options{Endpoints: []string{s.Endpoint()}, CallTimeout: 30 * time.Second})
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -148,7 +148,9 @@ func TestAddressChanges(t *testing.T) {
 	await(t, "a's kernel", a.board.text, "local 192.0.2.10")
 	lacksText(t, "etcd", dump(t, c)(), `"192.0.2.1"`, `"192.0.2.9"`)
 	a.remove(t, n)
-	lacksText(t, "etcd", dump(t, c)(), n.Subnet.Addr().String())
+	await(t, "etcd", func() string { // what takes long goes on when the call is over
+		return fmt.Sprint("has the lease: ", strings.Contains(dump(t, c)(), n.Subnet.Addr().String()))
+	}, "has the lease: false")
 }
 
 // TestSubnetChosenAnew: a host that holds a lease asks for another subnet.

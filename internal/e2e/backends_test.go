@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func narrow(t *testing.T, h *netlab.Host, container, to, want string) {
 			t.Error(err)
 		}
 	})
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for got := ""; got != want; got = act(t, h, container, "pmtu", to) {
 		if time.Now().After(deadline) {
 			t.Fatalf("path MTU %s, want %s", got, want)
@@ -52,7 +53,12 @@ func TestBackends(t *testing.T) {
 			}
 			here := start(t, one, "here", "busybox", "sh", "-c", largeServer)
 			there := start(t, two, "there", "busybox", "sh", "-c", largeServer)
-			contains(t, "route", sh(t, one, "ip route get "+there), c.route)
+			wait(t, "the route", func() error {
+				if got := sh(t, one, "ip route get "+there); !strings.Contains(got, c.route) {
+					return fmt.Errorf("%s, want %s", got, c.route)
+				}
+				return nil
+			})
 			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
 			for _, size := range []string{"1", "1400", "2000", "8972"} {
 				docker(t, one, "exec", "here", "ping", "-c", "2", "-i", "0.2", "-w", "5", "-s", size, there)

@@ -37,7 +37,7 @@ func (s strike) String() string {
 // settling is how long a started plugin is left alone. The engine looks for its
 // socket half a second after the start; of one that has died by then it learns a
 // quarter of a minute later, and disables it.
-const settling = 1500 * time.Millisecond
+const settling = 2500 * time.Millisecond
 
 // booth stands between a host's engine and its plugin, in place of the socket by
 // which -d flannel leads there, and kills the plugin in the middle of calls. The

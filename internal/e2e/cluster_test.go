@@ -240,6 +240,18 @@ func leases(t testing.TB) []string {
 	return strings.Fields(out)
 }
 
+// leave waits until so many leases are left in the first host's etcd: one that is
+// given up goes when the call is over, where the disk is slow.
+func leave(t testing.TB, want int) {
+	t.Helper()
+	wait(t, "the leases' end", func() error {
+		if left := leases(t); len(left) != want {
+			return fmt.Errorf("leases left: %v, want %d", left, want)
+		}
+		return nil
+	})
+}
+
 // contains checks that a text has every part.
 func contains(t testing.TB, what, text string, parts ...string) {
 	t.Helper()

@@ -346,7 +346,7 @@ func (s *scene) forwardFaults(i int, h *netlab.Host) []fault {
 
 // goneTTL is the time to live of a lease that nobody renews, in seconds: a
 // plugin renews after a third of it.
-const goneTTL = 24
+const goneTTL = 48
 
 // embeddedCtl runs etcdctl on the first host's etcd.
 func (s *scene) embeddedCtl(t testing.TB, args ...string) string {

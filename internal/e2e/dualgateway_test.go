@@ -132,7 +132,7 @@ func checkIn6(t *testing.T, h, other *netlab.Host, at, from, addr string) {
 	// Past the ports, by a route that leads there: nobody gets in.
 	leadTo(t, addr+" via "+at)
 	leadTo(t, bridge6(addr)+" via "+at)
-	sh(t, cluster.lab.Wire(), "ping -c 1 -W 1 "+bridge6(addr))
+	sh(t, cluster.lab.Wire(), "ping -c 1 -W 5 "+bridge6(addr))
 	hidden(t, "past the ports", cluster.lab.Wire(), "tcp", "["+addr+"]:7008")
 }
 

@@ -92,7 +92,7 @@ func checkRunFlags(t *testing.T, h *netlab.Host, options ...string) {
 	contains(t, "--mac-address", docker(t, h, "exec", "second", "cat", "/sys/class/net/eth0/address"), "02:42:00:00:77:77")
 	contains(t, "the MTU", docker(t, h, "exec", "second", "cat", "/sys/class/net/eth0/mtu"), "1300")
 	for _, name := range []string{"first", "nick", "linked"} {
-		docker(t, h, "exec", "second", "ping", "-c", "1", "-W", "1", name)
+		docker(t, h, "exec", "second", "ping", "-c", "1", "-W", "5", name)
 	}
 	// 28.5 writes a mapped address there: "::ffff:10.5.7.2".
 	contains(t, "--hostname in /etc/hosts", docker(t, h, "exec", "first", "cat", "/etc/hosts"), first+"\tmyself")
@@ -103,7 +103,7 @@ func checkRunFlags(t *testing.T, h *netlab.Host, options ...string) {
 	serve(t, h, "third", "witness")
 	probe := func(what string, passes bool) {
 		t.Helper()
-		err := try(t, h, "exec", "third", "ping", "-c", "1", "-W", "1", first)
+		err := try(t, h, "exec", "third", "ping", "-c", "1", "-W", map[bool]string{true: "5", false: "1"}[passes], first)
 		if passes != (err == nil) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -111,12 +111,12 @@ func checkRunFlags(t *testing.T, h *netlab.Host, options ...string) {
 	probe("before it is connected", false)
 	docker(t, h, "network", "connect", "--alias", "late", "--ip", head(first)+".78", network, "third")
 	probe("connected", true)
-	docker(t, h, "exec", "first", "ping", "-c", "1", "-W", "1", "late")
-	docker(t, h, "exec", "third", "ping", "-c", "1", "-W", "1", netlab.Outside)
+	docker(t, h, "exec", "first", "ping", "-c", "1", "-W", "5", "late")
+	docker(t, h, "exec", "third", "ping", "-c", "1", "-W", "5", netlab.Outside)
 	wait(t, "the published port while on two networks", func() error { _, err := asks(cluster.lab.Wire(), "tcp", at(h, 8085)); return err })
 	docker(t, h, "network", "disconnect", network, "third")
 	probe("disconnected", false)
-	docker(t, h, "exec", "third", "ping", "-c", "1", "-W", "1", netlab.Outside)
+	docker(t, h, "exec", "third", "ping", "-c", "1", "-W", "5", netlab.Outside)
 	wait(t, "the published port while on one network", func() error { _, err := asks(cluster.lab.Wire(), "tcp", at(h, 8085)); return err })
 
 	// From flannel's network into a bridge network, and back.
@@ -127,7 +127,7 @@ func checkRunFlags(t *testing.T, h *netlab.Host, options ...string) {
 		docker(t, h, "network", args[0], args[1], "fourth")
 		what := fmt.Sprintf("the published port after network %s", strings.Join(args, " "))
 		wait(t, what, func() error { _, err := asks(cluster.lab.Wire(), "tcp", at(h, 8086)); return err })
-		docker(t, h, "exec", "fourth", "ping", "-c", "1", "-W", "1", netlab.Outside)
+		docker(t, h, "exec", "fourth", "ping", "-c", "1", "-W", "5", netlab.Outside)
 	}
-	docker(t, h, "exec", "fourth", "ping", "-c", "1", "-W", "1", first)
+	docker(t, h, "exec", "fourth", "ping", "-c", "1", "-W", "5", first)
 }

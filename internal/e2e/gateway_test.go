@@ -54,7 +54,8 @@ func at(h *netlab.Host, port int) string { return fmt.Sprintf("%s:%d", h.Addr(),
 // tells has a container ask a witness; it must answer that it sees this address.
 func tells(t *testing.T, what string, h *netlab.Host, container, proto, to, want string) {
 	t.Helper()
-	got, err := h.Exec(t.Context(), "nsenter", inside(t, h, container, "ask", []string{proto, to})...)
+	asking := inside(t, h, container, "ask", []string{proto, to})
+	got, err := persist(func() (string, error) { return h.Exec(t.Context(), "nsenter", asking...) })
 	if err != nil || got != want {
 		t.Errorf("%s: %s %s from %s: sees %q, want %q; %v", what, proto, to, container, got, want, err)
 	}
@@ -142,7 +143,7 @@ func checkIn(t *testing.T, h, other *netlab.Host, addr string) {
 	// route leads there is shown by the host's own answer.
 	route := fmt.Sprintf("%s.0/24 via %s", head(addr), h.Addr())
 	leadTo(t, route)
-	sh(t, wire, "ping -c 1 -W 1 "+head(addr)+".1")
+	sh(t, wire, "ping -c 1 -W 5 "+head(addr)+".1")
 	hidden(t, "past the ports", wire, "tcp", addr+":7008")
 
 	// Containers of a bridge network: by the ports only.

@@ -142,7 +142,7 @@ func TestLeaseFaults(t *testing.T) {
 			})
 			took := time.Since(began)
 			t.Logf("followed after %s", took.Round(time.Millisecond))
-			if took > time.Second {
+			if took > 3*time.Second { // a second, and what the machine takes to look
 				t.Errorf("followed only after %s", took)
 			}
 		}

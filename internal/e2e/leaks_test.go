@@ -71,12 +71,13 @@ func TestLeaks(t *testing.T) {
 func churn(t *testing.T, h *netlab.Host, count int) {
 	b := putBooth(t, h)
 	began := time.Now()
+	end := began.Add(5 * time.Minute)
 	all := steps(containerCalls...)
 	var next, failed atomic.Int64
 	var wg sync.WaitGroup
 	more := func(i int) bool {
 		_, due := b.tally()
-		return !t.Failed() && (i < count || i < 2*count && len(due) > 0)
+		return !t.Failed() && (i < count || len(due) > 0 && time.Now().Before(end))
 	}
 	for range runners {
 		wg.Go(func() {

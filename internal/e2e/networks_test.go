@@ -73,6 +73,7 @@ func TestNetworks(t *testing.T) {
 			addrs[net] = docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+".IPAddress}}", "there-"+net)
 			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "1", "-w", "10", addrs[net])
 		}
+		expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 		killPlugin(t, one)
 		killPlugin(t, two)
 		for net, to := range addrs {

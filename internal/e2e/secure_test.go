@@ -51,7 +51,7 @@ func TestSecureEtcd(t *testing.T) {
 	green(t, cluster.hosts) // the doctor finds the certificates by the plugin's settings
 
 	// A third client: refused without a certificate, and let in with one.
-	ask := []string{"--command-timeout=2s", "--dial-timeout=2s", "get", "--prefix", "--keys-only", prefix + "/subnets/"}
+	ask := []string{"--command-timeout=10s", "--dial-timeout=10s", "get", "--prefix", "--keys-only", prefix + "/subnets/"}
 	mine := fmt.Sprintf("%s/%s", made.Dir, two.Addr())
 	without := []string{"--cacert=" + mine + "/ca.pem"}
 	with := append([]string{"--cert=" + mine + "/host.pem", "--key=" + mine + "/host.key"}, without...)

@@ -191,9 +191,12 @@ func (s *scene) leave(t *testing.T, h *netlab.Host) {
 	}
 	contains(t, "network rm", flannel(t, h, 1, "network", "rm", "default"), "host "+h.Addr().String())
 	sh(t, h, remove)
-	if held := s.ctl(t, "get", "--prefix", "--keys-only", key); held != "" {
-		t.Errorf("leases after the network was removed: %s", held)
-	}
+	wait(t, "the lease's end", func() error {
+		if held := s.ctl(t, "get", "--prefix", "--keys-only", key); held != "" {
+			return fmt.Errorf("leases after the network was removed: %s", held)
+		}
+		return nil
+	})
 	// One that an earlier life of this host has left, and a reservation.
 	value := fmt.Sprintf(`{"PublicIP":"%s","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:07"}}`, h.Addr())
 	lease := strings.Fields(s.ctl(t, "lease", "grant", "600"))[1]

@@ -138,7 +138,7 @@ func removeCgroups(groups []string) error {
 	var failed error
 	for _, group := range groups {
 		var last error
-		err := poll(5*time.Second, func() bool {
+		err := poll(30*time.Second, func() bool {
 			last = removeCgroup(group)
 			return last == nil
 		})

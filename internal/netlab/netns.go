@@ -43,12 +43,26 @@ func (n *netns) create() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
+	if err := plain(); err != nil {
+		return err
+	}
 	const own = "/proc/thread-self/ns/net"
 	if err := unix.Mount(own, n.path(), "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	n.file, err = os.Open(own)
 	return err
+}
+
+// plain gives the thread's new namespace the kernel's own settings: it has those
+// of the machine, which may be a router.
+func plain() error {
+	for _, name := range []string{"ip_forward", "conf/all/rp_filter", "conf/default/rp_filter"} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte("0"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *netns) remove() error {

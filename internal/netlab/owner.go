@@ -157,7 +157,7 @@ func killIn(path string) error {
 	if err != nil {
 		return err
 	}
-	err = poll(5*time.Second, func() bool {
+	err = poll(30*time.Second, func() bool {
 		pids := pidsIn(space)
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)

@@ -4,6 +4,7 @@ package page
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -236,7 +237,11 @@ func TestThousandHosts(t *testing.T) {
 	b.want(`document.querySelector('#picture .cell').classList.contains('silent')`, "true")
 	b.want(`document.querySelector('#picture svg').getBoundingClientRect().height < 600`, "true")
 	b.want(`document.querySelectorAll('#hosts tbody tr').length`, "25")
-	if took := value[float64](b, `(() => { const t = performance.now(); made.clear(); show(); return performance.now() - t })()`); took > 500 {
+	took := math.Inf(1)
+	for range 5 { // the machine may be busy
+		took = min(took, value[float64](b, `(() => { const t = performance.now(); made.clear(); show(); return performance.now() - t })()`))
+	}
+	if took > 500 {
 		t.Errorf("drawing takes %.0f ms", took)
 	}
 	b.shoot("thousand.png")

@@ -107,7 +107,7 @@ func TestDocumentedCertificates(t *testing.T) {
 		t.Errorf("by an address that is not in the certificate: %v", err)
 	}
 	start := time.Now()
-	if err := stop(); err != nil || time.Since(start) > 3*time.Second {
+	if err := stop(); err != nil || time.Since(start) > 6*time.Second {
 		t.Errorf("stopping took %s: %v", time.Since(start), err)
 	}
 }

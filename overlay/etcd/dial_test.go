@@ -72,12 +72,12 @@ func TestDialNobody(t *testing.T) {
 	endpoint := "http://" + l.Addr().String()
 	l.Close()
 	start := time.Now()
-	c, err := Dial(Options{Endpoints: []string{endpoint}, Username: "root", Password: "secret", CallTimeout: 300 * time.Millisecond})
+	c, err := Dial(Options{Endpoints: []string{endpoint}, Username: "root", Password: "secret", CallTimeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if d := time.Since(start); d > 200*time.Millisecond {
+	if d := time.Since(start); d > 3*time.Second {
 		t.Errorf("Dial took %s", d)
 	}
 	s := New(c, DefaultPrefix)
@@ -92,7 +92,7 @@ func TestDialNobody(t *testing.T) {
 	}
 	t.Log(err)
 	start = time.Now()
-	if err := s.Keep(t.Context(), "blue", overlay.Lease{}); err == nil || time.Since(start) > 5*time.Second {
+	if err := s.Keep(t.Context(), "blue", overlay.Lease{}); err == nil || time.Since(start) > patience {
 		t.Errorf("Keep: %v after %s", err, time.Since(start))
 	}
 }
@@ -118,7 +118,7 @@ func checkStore(t *testing.T, s *Store) {
 func TestDialPassword(t *testing.T) {
 	endpoint := startEmbedded(t)
 	secured := func(user, password string) (*Store, *clientv3.Client) {
-		c, err := Dial(Options{Endpoints: []string{endpoint}, Username: user, Password: password})
+		c, err := Dial(Options{Endpoints: []string{endpoint}, Username: user, Password: password, CallTimeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,8 +194,12 @@ func TestDialTLS(t *testing.T) {
 				checkStore(t, s)
 				return
 			}
+			says := func() bool { return err != nil && strings.Contains(err.Error(), c.refused) }
 			_, err = s.Config(t.Context(), "", fixed(stockConfig))
-			if err == nil || !strings.Contains(err.Error(), c.refused) {
+			for end := time.Now().Add(patience); !says() && time.Now().Before(end); { // a call is short, and a machine may be slow
+				_, err = s.Config(t.Context(), "", fixed(stockConfig))
+			}
+			if !says() {
 				t.Errorf("error %v", err)
 			}
 			t.Log(err)

@@ -106,7 +106,7 @@ func TestSilentServer(t *testing.T) {
 
 	p.frozen.Lock()
 	start := time.Now()
-	if _, err := s.Config(t.Context(), "", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 2*time.Second {
+	if _, err := s.Config(t.Context(), "", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 6*time.Second {
 		t.Errorf("a call: %v after %s", err, time.Since(start))
 	} else {
 		t.Log(err)
@@ -114,7 +114,7 @@ func TestSilentServer(t *testing.T) {
 	w.put(t, "/subnets/10.5.1.0-24", valueOf(1))
 	select {
 	case <-lost:
-		if d := time.Since(start); d > keepAliveTime+keepAliveTimeout+time.Second {
+		if d := time.Since(start); d > keepAliveTime+keepAliveTimeout+5*time.Second {
 			t.Errorf("noticed after %s", d)
 		} else {
 			t.Logf("noticed after %s", d)

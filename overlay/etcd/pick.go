@@ -46,7 +46,7 @@ func (s space) pick(ctx context.Context, taken []netip.Prefix, avoid func(netip.
 		return s.at(nth(gaps, rand.IntN(free))), nil
 	}
 	var reason error
-	start, stride := rand.IntN(free), max(1, free/obstacles) // what is in the way is so at a stretch
+	start, stride := rand.IntN(free), (free+obstacles-1)/obstacles // what is in the way is so at a stretch
 	for try := range min(free, obstacles) + probes {
 		i := (start + try*stride) % free
 		if try < probes {

@@ -137,7 +137,7 @@ func TestLeastRights(t *testing.T) {
 // TestSignsInAgain: etcd forgets tokens by age and when it restarts; calls and
 // watches, of which one is open and one begins, go on.
 func TestSignsInAgain(t *testing.T) {
-	c := newCastle(t, "--auth-token-ttl", "1")
+	c := newCastle(t, "--auth-token-ttl", "3")
 	w := c.world(t, c.user)
 	var log logbuf.Buffer
 	WithLogger(slog.New(slog.NewTextHandler(&log, nil)))(w.store)
@@ -225,14 +225,26 @@ func TestCertificatesRenewed(t *testing.T) {
 	c.args = append(c.args, "--trusted-ca-file", c.file("trusted.pem"))
 	c.stop()
 	c.start(t)
-	mustSay(t, "the old CA", fail(s.Config(t.Context(), "", nil)), "not signed by ETCD_CAFILE="+c.file("ca.pem"))
+	config := func() error { return fail(s.Config(t.Context(), "", nil)) }
+	soonSays(t, "the old CA", config, "not signed by ETCD_CAFILE="+c.file("ca.pem"))
 	c.sh(t, "cp "+next+"/ca.pem .")
-	mustSay(t, "the old certificate", fail(s.Config(t.Context(), "", nil)), "refuses the client certificate ETCD_CERTFILE="+c.file("host.pem"))
+	soonSays(t, "the old certificate", config, "refuses the client certificate ETCD_CERTFILE="+c.file("host.pem"))
 	c.sh(t, "cp "+next+"/host.* .")
 	w = c.world(t, c.user)
 	w.put(t, "/subnets/10.5.1.0-24", valueOf(1))
 	seen.await(t, "the lease", func(s overlay.Snapshot) bool { return len(s.Leases) == 1 })
 	checkStore(t, s)
+}
+
+// soonSays calls until an error has all of the words: a server takes a moment to
+// start, and a call is short.
+func soonSays(t *testing.T, what string, call func() error, words ...string) {
+	t.Helper()
+	err := call()
+	for end := time.Now().Add(patience); !says(err, words) && time.Now().Before(end); {
+		err = call()
+	}
+	mustSay(t, what, err, words...)
 }
 
 // mustSay checks an error's words, and that it says no secret.

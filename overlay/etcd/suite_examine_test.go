@@ -25,9 +25,15 @@ func testExamine(t *testing.T, w *world) {
 	if !strings.HasPrefix(w.endpoint, "https") {
 		o.Endpoints = []string{deaf, w.endpoint}
 	}
-	all := Examine(t.Context(), o, w.prefix)
-	last := all[len(all)-1]
-	if last.Error != "" || last.Took <= 0 || last.Took > patience || strings.HasPrefix(last.URL, "http") && (!last.Dated || last.Ahead.Abs() > 5*time.Second || last.Version == "") {
+	var all []report.Endpoint
+	var last report.Endpoint
+	told := false
+	for end := time.Now().Add(patience); !told && time.Now().Before(end); { // it waits only so long for a slow server
+		all = Examine(t.Context(), o, w.prefix)
+		last = all[len(all)-1]
+		told = last.Error == "" && (!strings.HasPrefix(last.URL, "http") || last.Dated && last.Version != "")
+	}
+	if !told || last.Took <= 0 || last.Took > patience || last.Ahead.Abs() > 5*time.Second {
 		t.Errorf("%+v", last)
 	}
 	if len(all) == 2 && (!strings.Contains(all[0].Error, "refused") || all[0].URL != deaf) {

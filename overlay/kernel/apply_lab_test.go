@@ -136,8 +136,7 @@ func TestBlocked(t *testing.T) {
 	}
 	h.quiet()
 
-	h.sh("ip link del flannel.1")
-	h.await(woken)
+	h.notice(woken, "ip link del flannel.1")
 	for range 2 {
 		got = h.k.Apply(t.Context(), want)
 		if len(got.Failed) != 1 || got.Failed[0].Object != "route 10.8.1.0/24" {
@@ -149,16 +148,14 @@ func TestBlocked(t *testing.T) {
 	}
 	h.quiet()
 
-	h.sh("ip route del 10.8.1.0/24")
-	h.await(woken)
+	h.notice(woken, "ip route del 10.8.1.0/24")
 	h.apply(want)
 	h.expect(want)
 
 	// A route that comes when ours is there takes no effect, unless it
 	// replaces ours.
 	h.quiet()
-	h.sh("ip route replace 10.8.1.0/24 via 10.0.0.9 metric 2")
-	h.await(woken)
+	h.notice(woken, "ip route replace 10.8.1.0/24 via 10.0.0.9 metric 2")
 	got = h.k.Apply(t.Context(), want)
 	if len(got.Failed) != 1 || got.Failed[0].Object != "route 10.8.1.0/24" {
 		t.Fatalf("failed: %v", got.Failed)
@@ -266,8 +263,7 @@ func TestManyPeers(t *testing.T) {
 	want := example(5000)
 	h.apply(want)
 	h.quiet()
-	h.sh("ip route flush proto 117")
-	h.await(woken)
+	h.notice(woken, "ip route flush proto 117")
 	if got := h.apply(want); got.Repaired["route"] != 5000 {
 		t.Errorf("repaired %v", got.Repaired)
 	}

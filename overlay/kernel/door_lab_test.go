@@ -33,9 +33,8 @@ func TestDoor(t *testing.T) {
 		defer c.Close()
 		ears[number] = c
 	}
-	// comes tells whether a VXLAN header with that identifier arrives; what is
-	// sent comes at once, or not at all.
-	comes := func(from string, number, vni int) bool {
+	// comes tells whether a VXLAN header with that identifier arrives within a time.
+	comes := func(from string, number, vni int, wait time.Duration) bool {
 		t.Helper()
 		to := net.IPv4(127, 0, 0, 1)
 		if ip := net.ParseIP(from); ip.To4() == nil {
@@ -49,11 +48,12 @@ func TestDoor(t *testing.T) {
 		if _, err := c.Write([]byte{8, 0, 0, 0, 0, 0, byte(vni), 0}); err != nil {
 			t.Fatal(err)
 		}
-		_ = ears[number].SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_ = ears[number].SetReadDeadline(time.Now().Add(wait))
 		_, _, err = ears[number].ReadFrom(make([]byte, 100))
 		return err == nil
 	}
-	for _, open := range []bool{true, false} { // the probe sees everything while there are no doors
+	wait := map[bool]time.Duration{true: patience, false: 50 * time.Millisecond} // it comes at once, or not at all
+	for _, open := range []bool{true, false} {                                   // the probe sees everything while there are no doors
 		if !open {
 			h.apply(want)
 			h.expect(want)
@@ -68,7 +68,7 @@ func TestDoor(t *testing.T) {
 			{"127.0.0.4", port, 3, true}, {"::1", port, 3, true},
 			{"127.0.0.3", 8285, 1, true}, {"127.0.0.2", 8285, 1, false}, {"::1", 8285, 1, false},
 		} {
-			if got := comes(c.from, c.port, c.vni); got != (open || c.admitted) {
+			if got := comes(c.from, c.port, c.vni, wait[open || c.admitted]); got != (open || c.admitted) {
 				t.Errorf("doors made %t: from %s to %d with identifier %d: comes %t", !open, c.from, c.port, c.vni, got)
 			}
 		}
@@ -87,12 +87,12 @@ func TestDoor(t *testing.T) {
 	more.Guards = []string{"fl-blue"}
 	h.apply(more)
 	h.expect(more)
-	if !comes("127.0.0.3", port, 1) {
+	if !comes("127.0.0.3", port, 1, wait[true]) {
 		t.Error("one that was admitted does not come")
 	}
 	h.apply(want)
 	h.expect(want)
-	if comes("127.0.0.3", port, 1) {
+	if comes("127.0.0.3", port, 1, wait[false]) {
 		t.Error("one that is no longer admitted comes")
 	}
 	counted[port]++

@@ -91,16 +91,12 @@ func TestHealDualStack(t *testing.T) {
 		{"stranger vxlan", "ip link add flannel-v6.7 type vxlan id 7 dev eth0 local fd00:c0::1 dstport 8472; ip link set flannel-v6.7 up alias docker-flannel"},
 		{"table deleted", "nft delete table inet docker-flannel"},
 	} {
-		h.sh(c.command)
-		h.await(woken)
+		h.notice(woken, c.command)
 		if got := h.apply(want); len(got.Repaired) == 0 {
 			t.Errorf("%s: nothing repaired", c.name)
 		}
 		h.expect(want)
 		h.quiet()
-		for len(woken) > 0 {
-			<-woken
-		}
 	}
 	h.sh("sysctl -qw net.ipv6.conf.all.forwarding=0")
 	h.k.Doubt()

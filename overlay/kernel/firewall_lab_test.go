@@ -34,8 +34,7 @@ func TestDockerUser(t *testing.T) {
 	h.quiet()
 
 	// dockerd 20.10 comes.
-	h.sh("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -I FORWARD -j DOCKER-USER")
-	h.await(woken)
+	h.notice(woken, "iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -I FORWARD -j DOCKER-USER")
 	h.apply(guarded())
 	if got := rules(); got != "-N DOCKER-USER\n"+listIn+listOut+"-A DOCKER-USER -j RETURN\n" {
 		t.Errorf("rules:\n%s", got)
@@ -53,8 +52,7 @@ func TestDockerUser(t *testing.T) {
 		{"behind a final rule", "iptables -I DOCKER-USER -j RETURN"},
 		{"also in FORWARD", "iptables -I FORWARD -i fl-+ -j ACCEPT"},
 	} {
-		h.sh(c.command)
-		h.await(woken)
+		h.notice(woken, c.command)
 		if got := h.apply(guarded()); got.Repaired["docker-user"] != 1 {
 			t.Errorf("%s: repaired %v", c.name, got.Repaired)
 		}
@@ -65,11 +63,9 @@ func TestDockerUser(t *testing.T) {
 	}
 
 	// A user's own rules may go first, whatever is in them.
-	h.sh("iptables -F DOCKER-USER")
-	h.await(woken)
+	h.notice(woken, "iptables -F DOCKER-USER")
 	h.apply(guarded())
-	h.sh("iptables -I DOCKER-USER -i fl-+ -p tcp --dport 22 -m comment --comment mine -j DROP; iptables -I DOCKER-USER -m conntrack --ctstate INVALID -j DROP")
-	h.await(woken)
+	h.notice(woken, "iptables -I DOCKER-USER -i fl-+ -p tcp --dport 22 -m comment --comment mine -j DROP; iptables -I DOCKER-USER -m conntrack --ctstate INVALID -j DROP")
 	if got := h.apply(guarded()); got.Changed != 0 {
 		t.Errorf("user's rules: changed %d:\n%s", got.Changed, rules())
 	}
@@ -93,8 +89,7 @@ func TestForwardChain(t *testing.T) {
 		t.Errorf("rules:\n%s", got)
 	}
 	h.quiet()
-	h.sh("iptables -N DOCKER-USER")
-	h.await(woken)
+	h.notice(woken, "iptables -N DOCKER-USER")
 	h.apply(guarded())
 	if got := h.sh("iptables -S FORWARD; iptables -S DOCKER-USER"); got != "-P FORWARD DROP\n-A FORWARD -p icmp -j ACCEPT\n-N DOCKER-USER\n"+listIn+listOut {
 		t.Errorf("rules:\n%s", got)

@@ -79,9 +79,8 @@ func TestHeal(t *testing.T) {
 		{"ruleset flushed", "nft flush ruleset", map[string]int{"nft": 1, "door": 1, "admit": 3}},
 		{"nft chain added", "nft add chain inet docker-flannel more", map[string]int{"nft": 1}},
 	} {
-		h.sh(c.command)
 		t.Log(c.name)
-		h.await(woken)
+		h.notice(woken, c.command)
 		got := h.apply(want)
 		if !maps.Equal(got.Repaired, c.repaired) {
 			t.Errorf("%s: repaired %v, want %v", c.name, got.Repaired, c.repaired)
@@ -108,8 +107,7 @@ func TestUnderlayFlap(t *testing.T) {
 		"ip link set eth0 down; ip link set eth0 up",
 		"ip addr flush dev eth0; ip addr add 10.0.0.1/24 dev eth0",
 	} {
-		h.sh(command)
-		h.await(woken)
+		h.notice(woken, command)
 		if got := h.apply(want); got.Repaired["route"] != 1 {
 			t.Errorf("%s: repaired %v", command, got.Repaired)
 		}
@@ -117,13 +115,11 @@ func TestUnderlayFlap(t *testing.T) {
 		h.quiet()
 	}
 
-	h.sh("ip link set eth0 down")
-	h.await(woken)
+	h.notice(woken, "ip link set eth0 down")
 	if got := h.k.Apply(context.Background(), want); len(got.Failed) != 1 || got.Failed[0].Object != "route 10.8.1.0/24" {
 		t.Errorf("underlay down: %v", got.Failed)
 	}
-	h.sh("ip link set eth0 up")
-	h.await(woken)
+	h.notice(woken, "ip link set eth0 up")
 	h.apply(want)
 	h.expect(want)
 }

@@ -48,7 +48,7 @@ func TestHold(t *testing.T) {
 			t.Errorf("%s held too: %v", c.loopback, err)
 		}
 		err = h.k.ns.run(func() error {
-			conn, err := net.DialTimeout(c.own, c.loopback, 100*time.Millisecond)
+			conn, err := net.DialTimeout(c.own, c.loopback, 2*time.Second)
 			if err == nil {
 				conn.Close()
 			}

@@ -36,6 +36,7 @@ func newHost(t testing.TB) *host {
 		t.Fatalf("unshare: %v", err)
 	}
 	h := &host{TB: t}
+	h.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0") // it has the machine's
 	h.sh("ip link set lo up")
 	h.sh("ip link add eth0 mtu 1500 type veth peer name wire0")
 	h.sh("ip addr add 10.0.0.1/24 dev eth0")
@@ -129,19 +130,43 @@ func (h *host) watch() <-chan struct{} {
 	return woken
 }
 
-// await waits for a wake, a second at most.
+// patience is how long a test waits for what a kernel at rest does at once.
+const patience = 10 * time.Second
+
+// notice runs a command and waits until Watch has woken, and compared all that
+// the command caused: of several changes the first alone may wake it.
+func (h *host) notice(woken <-chan struct{}, command string) {
+	h.Helper()
+	for len(woken) > 0 { // by what was put right since
+		<-woken
+	}
+	h.sh(command)
+	h.await(woken)
+	h.compared()
+}
+
+// await waits for a wake.
 func (h *host) await(woken <-chan struct{}) {
 	h.Helper()
 	select {
 	case <-woken:
-	case <-time.After(time.Second):
-		h.Fatal("not woken within a second")
+	case <-time.After(patience):
+		h.Fatalf("not woken within %s", patience)
 	}
 }
 
 // quiet fails if Watch has found a reason for doubt since the last Apply. It
 // returns after everything that Apply caused has been compared.
 func (h *host) quiet() {
+	h.Helper()
+	h.compared()
+	if doubt := h.k.doubt.Load(); doubt != 0 {
+		h.Fatalf("doubt %b", doubt)
+	}
+}
+
+// compared waits until Watch has compared everything that has happened.
+func (h *host) compared() {
 	h.Helper()
 	h.k.mu.Lock()
 	h.k.touched["compared"] = true
@@ -152,19 +177,16 @@ func (h *host) quiet() {
 		defer h.k.mu.Unlock()
 		return !h.k.touched["compared"]
 	})
-	if doubt := h.k.doubt.Load(); doubt != 0 {
-		h.Fatalf("doubt %b", doubt)
-	}
 }
 
-// until polls a condition, a second at most.
+// until polls a condition.
 func (h *host) until(what string, ok func() bool) {
 	h.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(time.Second); !ok(); <-tick.C {
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
 		if time.Now().After(end) {
-			h.Fatalf("not within a second: %s", what)
+			h.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }

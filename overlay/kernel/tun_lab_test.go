@@ -37,9 +37,8 @@ func TestTUN(t *testing.T) {
 		{"route deleted", "ip route del 10.5.0.0/16", map[string]int{"route": 1}},
 		{"stranger tun", "ip tuntap add flannel9 mode tun; ip link set flannel9 up alias docker-flannel", map[string]int{"link": 1}},
 	} {
-		h.sh(c.command)
 		t.Log(c.name)
-		h.await(woken)
+		h.notice(woken, c.command)
 		if got := h.apply(tunnel()); !maps.Equal(got.Repaired, c.repaired) {
 			t.Errorf("%s: repaired %v, want %v", c.name, got.Repaired, c.repaired)
 		}

@@ -45,8 +45,7 @@ func TestVethLife(t *testing.T) {
 	}
 
 	// Our end is still ours.
-	h.sh("ip link set flv1 mtu 1400 nomaster")
-	h.await(woken)
+	h.notice(woken, "ip link set flv1 mtu 1400 nomaster")
 	if got := h.apply(plugged); got.Changed != 1 || got.Repaired["veth"] != 1 {
 		t.Errorf("host side: %+v", got)
 	}
@@ -73,8 +72,7 @@ func TestVethLife(t *testing.T) {
 
 	// The container's namespace dies, and the pair with it.
 	h.sh(fmt.Sprintf("ip link set flp1 netns %d", container))
-	h.sh(fmt.Sprintf("kill -9 %d", container))
-	h.await(woken)
+	h.notice(woken, fmt.Sprintf("kill -9 %d", container))
 	if got := h.apply(plugged); got.Changed != 0 || len(h.k.view.veths) != 0 {
 		t.Errorf("gone: %+v", got)
 	}

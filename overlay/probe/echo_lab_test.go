@@ -40,7 +40,7 @@ func TestEcho(t *testing.T) {
 		var err error
 		inside(true, func(g *probe.Pinger) error {
 			mtu, err = probe.PathMTU(probe.LeastMTU(to), 1500, func(size int) (bool, error) {
-				return g.Fits(t.Context(), to, size, 2, 100*time.Millisecond)
+				return g.Fits(t.Context(), to, size, 4, 200*time.Millisecond) // the wire is this process
 			})
 			return nil
 		})

@@ -54,7 +54,7 @@ func newHost(t testing.TB, n byte) *host {
 		return err
 	})
 	t.Cleanup(func() { h.nic.Close() })
-	h.sh("ip link set lo up; ip link set tap0 up; ip addr add 10.0.0." + string('0'+n) + "/24 dev tap0")
+	h.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0; ip link set lo up; ip link set tap0 up; ip addr add 10.0.0." + string('0'+n) + "/24 dev tap0")
 	h.do(func() (err error) {
 		h.k, err = kernel.Open(kernel.Options{})
 		return err
@@ -142,8 +142,11 @@ func joinByHand(t testing.TB) *pair {
 	return p
 }
 
-// connect opens a TCP connection from a to b.
-func (p *pair) connect(t testing.TB) error {
+// patience is how long a test waits for what must come.
+const patience = 10 * time.Second
+
+// connect opens a TCP connection from a to b, for which it waits as long.
+func (p *pair) connect(t testing.TB, wait time.Duration) error {
 	t.Helper()
 	var l net.Listener
 	p.b.do(func() (err error) {
@@ -153,7 +156,7 @@ func (p *pair) connect(t testing.TB) error {
 	defer l.Close()
 	var err error
 	p.a.do(func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		defer cancel()
 		var c net.Conn
 		if c, err = new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String()); err == nil {
@@ -183,17 +186,17 @@ func TestFault(t *testing.T) {
 	t.Parallel()
 	p := joinByHand(t)
 	p.expect(t, "sound NIC", probe.Healthy)
-	if err := p.connect(t); err != nil {
+	if err := p.connect(t, patience); err != nil {
 		t.Fatalf("sound NIC: %v", err)
 	}
 	p.blind.Store(true)
 	p.a.sh("ping -c 1 -W 2 10.5.2.0")
-	if err := p.connect(t); err == nil {
+	if err := p.connect(t, 500*time.Millisecond); err == nil {
 		t.Fatal("blind NIC: TCP connects")
 	}
 	p.expect(t, "blind NIC", probe.Faulty)
 	p.a.offload(kernel.Off)
-	if err := p.connect(t); err != nil {
+	if err := p.connect(t, patience); err != nil {
 		t.Errorf("offload off: %v", err)
 	}
 	p.expect(t, "offload off", probe.Healthy)

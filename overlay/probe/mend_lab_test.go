@@ -32,14 +32,14 @@ func TestMend(t *testing.T) {
 		run(t, h, store, log)
 	}
 	deadline := time.Now().Add(30 * time.Second)
-	for err := p.connect(t); err != nil; err = p.connect(t) { // half a second each
+	for err := p.connect(t, time.Second/2); err != nil; err = p.connect(t, time.Second/2) {
 		if time.Now().After(deadline) {
 			t.Fatalf("TCP: %v\n%s", err, log)
 		}
 	}
 	// It is said once the mending is seen to help, a moment after TCP works.
 	for !strings.Contains(log.String(), "WARN") && time.Now().Before(deadline) {
-		if err := p.connect(t); err != nil {
+		if err := p.connect(t, patience); err != nil {
 			t.Errorf("TCP broke again: %v\n%s", err, log)
 		}
 	}

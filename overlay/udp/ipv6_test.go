@@ -76,11 +76,7 @@ func TestIPv6Steps(t *testing.T) {
 			}
 			var payload []byte
 			for got := 0; got < c.want; {
-				n, err := s.in.step(false)
-				if n == 0 || err != nil {
-					t.Fatalf("%s: ingress %d, %v", name, n, err)
-				}
-				got += n
+				got += s.receive(t, false)
 			}
 			b := make([]byte, maxPacket+vnetSize)
 			for range c.want {

@@ -54,7 +54,11 @@ func TestCarry(t *testing.T) {
 		}
 		await(t, "iperf3", server, "Server listening")
 		for _, more := range []string{"", "-R", "-M 400", "-P 8", "-u -b 200M -l 3000"} {
-			sh(t, p.a.inner, "iperf3 -c %s -t 1 %s", p.b.addr(enginePath), more)
+			// The server may still be busy with the client before.
+			sh(t, p.a.inner, `for try in $(seq 100); do
+				out=$(iperf3 -c %s -t 1 %s 2>&1) && exit
+				case $out in *busy*) ;; *) break ;; esac
+			done; echo "$out"; exit 1`, p.b.addr(enginePath), more)
 		}
 		for _, e := range []*netlab.Proc{a, b} {
 			said := counters(t, e)
@@ -71,11 +75,17 @@ func TestAnswers(t *testing.T) {
 	p.engines()
 	ping := func(args string, want ...string) {
 		t.Helper()
-		out := sh(t, p.a.inner, "ping -n -c 1 -W 1 %s || true", args)
-		for _, w := range want {
-			if !strings.Contains(out, w) {
-				t.Errorf("ping %s says %q, want %q", args, out, w)
+		out, missing := "", want[0]
+		for try := 0; try < 10 && missing != ""; try++ { // an answer may come late where the machine is busy
+			out, missing = sh(t, p.a.inner, "ping -n -c 1 -W 1 %s || true", args), ""
+			for _, w := range want {
+				if !strings.Contains(out, w) {
+					missing = w
+				}
 			}
+		}
+		if missing != "" {
+			t.Errorf("ping %s says %q, want %q", args, out, missing)
 		}
 	}
 	ping("10.2.2.2", "ttl=60") // two kernels and two crossings
@@ -150,9 +160,11 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "ping", pinging, "icmp_seq=20 ")
+	killed := time.Now()
 	a.Kill()
 	start(t, p.a.host, "engine", "flannel0", netip.AddrPortFrom(p.a.host.Addr(), DefaultPort).String(), "1472", "10.2.1.0/24",
 		fmt.Sprintf("10.2.2.0/24=%s:%d", p.b.host.Addr(), DefaultPort))
+	gone := time.Since(killed) // as long as a process takes to start
 	if err := pinging.Wait(); err != nil {
 		t.Fatal(err)
 	}
@@ -161,10 +173,10 @@ func TestRestart(t *testing.T) {
 	}
 	var sent, received int
 	_, stats, _ := strings.Cut(logOf(pinging), "statistics ---\n")
-	if _, err := fmt.Sscanf(stats, "%d packets transmitted, %d received", &sent, &received); err != nil || sent-received > 50 {
+	if _, err := fmt.Sscanf(stats, "%d packets transmitted, %d received", &sent, &received); err != nil || sent-received > int(gone/(10*time.Millisecond))+20 {
 		t.Errorf("%v: %s", err, stats)
 	}
-	t.Logf("a restart cost %d pings at 10 ms", sent-received)
+	t.Logf("a restart of %s cost %d pings at 10 ms", gone.Round(time.Millisecond), sent-received)
 }
 
 // TestIdle measures that an engine that carried traffic does not go on

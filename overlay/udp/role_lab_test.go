@@ -355,7 +355,11 @@ func checkRole(args []string) error {
 			if _, err := unix.Write(fd, want); err != nil {
 				return err
 			}
-			if n, err := unix.Read(fd, b); err == nil {
+			n, err := unix.Read(fd, b)
+			for err == nil && n < size { // late, of one that was given up
+				n, err = unix.Read(fd, b)
+			}
+			if err == nil {
 				ok = bytes.Equal(b[:n], want)
 				break
 			}
