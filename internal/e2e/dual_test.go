@@ -184,8 +184,13 @@ func TestDualStackLife(t *testing.T) {
 	t.Run("isolated", func(t *testing.T) {
 		// From outside the network nobody gets in: the wire has a route to
 		// the container's subnet, as a router in the way would.
-		sh(t, cluster.lab.Wire(), "ip addr add fd00:c0::254/64 dev br0 nodad; ip route add "+here+" via fd00:c0::1")
-		defer sh(t, cluster.lab.Wire(), "ip addr del fd00:c0::254/64 dev br0")
+		sh(t, cluster.lab.Wire(), "ip addr add fd00:c0::254/64 dev br0 nodad")
+		t.Cleanup(func() {
+			if _, err := cluster.lab.Wire().Exec(context.Background(), "ip", "addr", "del", "fd00:c0::254/64", "dev", "br0"); err != nil {
+				t.Error(err)
+			}
+		})
+		leadTo(t, here+" via fd00:c0::1")
 		sh(t, cluster.lab.Wire(), "ping -c 1 -W 5 fd00:c0::1")
 		const dropped = `nft list table inet docker-flannel | grep 'guard out fl-' | grep -o 'packets [0-9]*'`
 		before := sh(t, one, dropped)
