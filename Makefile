@@ -58,8 +58,8 @@ fuzz:
 lab:
 	scripts/lab-setup
 
-# test is everything, as root. The tests on engines come last and one package
-# at a time: each starts machines of its own.
+# test is everything, as root. Packages with a lab are tested one at a time, since
+# each has hosts of its own and looks at the time; those with engines come last.
 test: lab lint unit fuzz plugin
 	$(GO) vet -tags lab,soak ./...
 	$(GO) test -race -tags lab -p 1 -timeout 30m ./overlay/...

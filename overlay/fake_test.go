@@ -236,10 +236,14 @@ func (b *board) Watch(ctx context.Context, wake func()) error {
 	b.mu.Lock()
 	b.wake = wake
 	if b.stirred {
+		b.stirred = false
 		wake()
 	}
 	b.mu.Unlock()
 	<-ctx.Done()
+	b.mu.Lock()
+	b.wake = nil
+	b.mu.Unlock()
 	return ctx.Err()
 }
 

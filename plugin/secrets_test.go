@@ -252,7 +252,9 @@ func (h *home) call(t *testing.T) (answer string) {
 // answers calls until there is no error: etcd may take its time to start.
 func (h *home) answers(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(30 * time.Second); ; <-tick.C {
 		answer := h.call(t)
 		if !strings.Contains(answer, `"Err"`) {
 			return

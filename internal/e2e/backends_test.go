@@ -54,10 +54,11 @@ func TestBackends(t *testing.T) {
 			here := start(t, one, "here", "busybox", "sh", "-c", largeServer)
 			there := start(t, two, "there", "busybox", "sh", "-c", largeServer)
 			wait(t, "the route", func() error {
-				if got := sh(t, one, "ip route get "+there); !strings.Contains(got, c.route) {
-					return fmt.Errorf("%s, want %s", got, c.route)
+				got, err := one.Exec(t.Context(), "ip", "route", "get", there)
+				if err == nil && !strings.Contains(got, c.route) {
+					err = fmt.Errorf("%s, want %s", got, c.route)
 				}
-				return nil
+				return err
 			})
 			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
 			for _, size := range []string{"1", "1400", "2000", "8972"} {

@@ -47,7 +47,7 @@ func beat(args []string) error {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	sent := uint32(0)
-	for ended := false; !ended || sent < leastBeats; {
+	for ended := false; !ended; {
 		select {
 		case <-done:
 			ended = true

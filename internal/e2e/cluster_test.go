@@ -240,9 +240,9 @@ func leases(t testing.TB) []string {
 	return strings.Fields(out)
 }
 
-// leave waits until so many leases are left in the first host's etcd: one that is
-// given up goes when the call is over, where the disk is slow.
-func leave(t testing.TB, want int) {
+// leasesLeft waits until so many leases are left in the first host's etcd: a release
+// that takes long, as on a slow disk, goes on after docker network rm has returned.
+func leasesLeft(t testing.TB, want int) {
 	t.Helper()
 	wait(t, "the leases' end", func() error {
 		if left := leases(t); len(left) != want {

@@ -132,6 +132,11 @@ func (s *scene) obey(t *testing.T, h *netlab.Host, f finding) {
 
 // visit injects a fault, has it found and mended, and sees that all is well.
 func (s *scene) visit(t *testing.T, f fault) {
+	defer func() {
+		if t.Failed() && f.restore != nil { // for the tests that follow
+			f.restore(t)
+		}
+	}()
 	f.inject(t)
 	if f.deaf {
 		s.deaf(t)

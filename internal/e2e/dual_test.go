@@ -110,7 +110,7 @@ func TestDualStackLife(t *testing.T) {
 		docker(t, h, "network", "create", "-d", "flannel", "--ipam-driver", "flannel", network)
 		docker(t, h, "network", "rm", network)
 	}
-	leave(t, 0)
+	leasesLeft(t, 0)
 	addIPv6(t, one, two)
 	for _, h := range cluster.hosts {
 		refused(h, "--subnet fd00:6::/48", "--subnet", "fd00:6::/48", network)
@@ -147,8 +147,8 @@ func TestDualStackLife(t *testing.T) {
 		}
 		undo(t, one, "container", "prune", "-f")
 	})
+	expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 	t.Run("killed", func(t *testing.T) {
-		expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 		serve(t, two, "there", "echo")
 		beat := pound(t, one, "here", there)
 		for _, h := range cluster.hosts {
@@ -159,8 +159,8 @@ func TestDualStackLife(t *testing.T) {
 		}
 		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here4)
 	})
-	expectErrors(t, cluster.hosts, repairs)
 	t.Run("healed", func(t *testing.T) {
+		expectErrors(t, cluster.hosts, repairs)
 		gateway := strings.TrimSuffix(here, "2") + "1"
 		const bridge = "$(ls /sys/class/net | grep ^fl-)"
 		for _, c := range []struct{ fault, back string }{
@@ -172,12 +172,14 @@ func TestDualStackLife(t *testing.T) {
 		} {
 			// It is there before, and gone in between: the fault fails otherwise.
 			sh(t, one, c.back)
+			from := len(engineLog(t, one))
 			sh(t, one, c.fault)
 			wait(t, c.fault, func() error {
 				_, err := one.Exec(t.Context(), "sh", "-c", c.back)
 				return err
 			})
 			docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here)
+			logged(t, one, from, repairs)
 		}
 	})
 	t.Run("doctor", doctorDual)
@@ -258,7 +260,7 @@ func TestDualStackGoes(t *testing.T) {
 			t.Errorf("%s after:\n%s", h.Name(), after)
 		}
 	}
-	leave(t, 0)
+	leasesLeft(t, 0)
 }
 
 // operateDual looks at a dual-stack network as an operator does, and has a lease

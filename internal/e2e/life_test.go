@@ -57,9 +57,9 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Errorf("%d leases", n)
 	}
 	docker(t, cluster.hosts[1], "network", "rm", network)
-	leave(t, 1)
+	leasesLeft(t, 1)
 	docker(t, cluster.hosts[0], "network", "rm", network)
-	leave(t, 0)
+	leasesLeft(t, 0)
 	for _, h := range cluster.hosts {
 		docker(t, h, "plugin", "disable", pluginName)
 		docker(t, h, "plugin", "rm", pluginName)

@@ -66,6 +66,7 @@ func TestNetworks(t *testing.T) {
 	named(t, one, "olive", "--ipam-opt", "network=olive", "--ipam-opt", "backend=host-gw")
 	all := []string{network, "red", "green", "grey"}
 
+	expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 	t.Run("talk", func(t *testing.T) {
 		addrs := map[string]string{}
 		for _, net := range all {
@@ -73,7 +74,6 @@ func TestNetworks(t *testing.T) {
 			addrs[net] = docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+".IPAddress}}", "there-"+net)
 			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "1", "-w", "10", addrs[net])
 		}
-		expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 		killPlugin(t, one)
 		killPlugin(t, two)
 		for net, to := range addrs {

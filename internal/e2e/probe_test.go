@@ -134,7 +134,7 @@ func knock(host string) (*net.UDPConn, error) {
 	conn := c.(*net.UDPConn)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for range 600 { // until the other end listens
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); { // until the other end listens
 		if err = exchange(conn, []byte("knock")); err == nil {
 			return conn, nil
 		}

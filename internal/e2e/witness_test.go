@@ -113,8 +113,10 @@ func asks(h *netlab.Host, proto, to string) (said string, err error) {
 
 // persist asks until there is an answer: on a busy machine one may come late.
 func persist(ask func() (string, error)) (said string, err error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	said, err = ask()
-	for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); {
+	for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); <-tick.C {
 		said, err = ask()
 	}
 	return said, err

@@ -43,7 +43,7 @@ func (n *netns) create() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	if err := plain(); err != nil {
+	if err := resetRouting(); err != nil {
 		return err
 	}
 	const own = "/proc/thread-self/ns/net"
@@ -54,9 +54,9 @@ func (n *netns) create() error {
 	return err
 }
 
-// plain gives the thread's new namespace the kernel's own settings: it has those
-// of the machine, which may be a router.
-func plain() error {
+// resetRouting turns off forwarding and reverse-path checks, which the thread's new
+// namespace has inherited from the machine.
+func resetRouting() error {
 	for _, name := range []string{"ip_forward", "conf/all/rp_filter", "conf/default/rp_filter"} {
 		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte("0"), 0); err != nil {
 			return err

@@ -77,7 +77,7 @@ func TestDialNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > time.Second {
 		t.Errorf("Dial took %s", d)
 	}
 	s := New(c, DefaultPrefix)
@@ -92,7 +92,7 @@ func TestDialNobody(t *testing.T) {
 	}
 	t.Log(err)
 	start = time.Now()
-	if err := s.Keep(t.Context(), "blue", overlay.Lease{}); err == nil || time.Since(start) > patience {
+	if err := s.Keep(t.Context(), "blue", overlay.Lease{}); err == nil || time.Since(start) > 8*time.Second {
 		t.Errorf("Keep: %v after %s", err, time.Since(start))
 	}
 }
@@ -194,14 +194,7 @@ func TestDialTLS(t *testing.T) {
 				checkStore(t, s)
 				return
 			}
-			says := func() bool { return err != nil && strings.Contains(err.Error(), c.refused) }
-			_, err = s.Config(t.Context(), "", fixed(stockConfig))
-			for end := time.Now().Add(patience); !says() && time.Now().Before(end); { // a call is short, and a machine may be slow
-				_, err = s.Config(t.Context(), "", fixed(stockConfig))
-			}
-			if !says() {
-				t.Errorf("error %v", err)
-			}
+			soonSays(t, c.name, func() error { return fail(s.Config(t.Context(), "", fixed(stockConfig))) }, c.refused)
 			t.Log(err)
 		})
 	}

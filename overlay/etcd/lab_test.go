@@ -42,9 +42,9 @@ type process struct {
 }
 
 func newProcess(t *testing.T, scheme string, args ...string) *process {
-	client, peer := freePort(t), freePort(t)
-	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
-	p := &process{endpoint: fmt.Sprintf("%s://127.0.0.1:%d", scheme, client)}
+	ports := freePorts(t)
+	peerURL := fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	p := &process{endpoint: fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[0])}
 	p.args = append([]string{"--name", "lab", "--data-dir", t.TempDir(), "--log-outputs", "stderr", "--logger", "zap",
 		"--listen-client-urls", p.endpoint, "--advertise-client-urls", p.endpoint,
 		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "lab=" + peerURL}, args...)
@@ -78,13 +78,18 @@ func (p *process) stop() {
 	}
 }
 
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freePorts returns two ports that nobody listens at.
+func freePorts(t *testing.T) (ports [2]int) {
+	t.Helper()
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // not before the other one is known
+		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return ports
 }
 
 // A server that falls silent, its connections still open, is given up within

@@ -46,11 +46,11 @@ func (s space) pick(ctx context.Context, taken []netip.Prefix, avoid func(netip.
 		return s.at(nth(gaps, rand.IntN(free))), nil
 	}
 	var reason error
-	start, stride := rand.IntN(free), (free+obstacles-1)/obstacles // what is in the way is so at a stretch
-	for try := range min(free, obstacles) + probes {
-		i := (start + try*stride) % free
-		if try < probes {
-			i = rand.IntN(free)
+	start, n := rand.IntN(free), min(free, obstacles) // n of them evenly spread: what is in the way is so at a stretch
+	for try := range probes + n {
+		i := rand.IntN(free)
+		if k := try - probes; k >= 0 {
+			i = (start + k*(free/n) + k*(free%n)/n) % free
 		}
 		if err := ctx.Err(); err != nil {
 			return netip.Prefix{}, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +98,37 @@ func TestPick(t *testing.T) {
 	}
 	if _, err := ipv4Space(cfg).pick(t.Context(), []netip.Prefix{subnet("10.0.0.0/8")}, nil); !errors.Is(err, overlay.ErrFull) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestPickAsksAll asks for as many subnets as it may, and for those of a larger
+// network evenly.
+func TestPickAsksAll(t *testing.T) {
+	for _, free := range []int{1, 2, 300, obstacles - 1, obstacles, obstacles + 1, obstacles + 2, 600, 1000, 1026, 65535, 1 << 22} {
+		asked := map[netip.Prefix]bool{}
+		all := space{netip.MustParsePrefix("10.0.0.0/8"), free, func(i int) netip.Prefix {
+			return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+		}}
+		_, err := all.pick(t.Context(), nil, func(p netip.Prefix) error {
+			asked[p] = true
+			return errors.New("in use")
+		})
+		if !errors.Is(err, overlay.ErrFull) {
+			t.Errorf("of %d: error %v", free, err)
+		}
+		var at []int
+		for p := range asked {
+			a := p.Addr().As4()
+			at = append(at, int(a[1])<<16|int(a[2])<<8|int(a[3]))
+		}
+		slices.Sort(at)
+		widest := free - at[len(at)-1] + at[0] // around the end
+		for i := range at[1:] {
+			widest = max(widest, at[i+1]-at[i])
+		}
+		if want := min(free, obstacles); len(at) < want || widest > (free+want-1)/want {
+			t.Errorf("of %d: %d asked, at most %d from one to the next", free, len(at), widest)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,7 +158,9 @@ func (w *world) modified(t testing.TB, key string) int64 {
 func (w *world) checkLeases(t testing.TB) {
 	t.Helper()
 	leaked := w.leaked(t)
-	for end := time.Now().Add(5 * time.Second); len(leaked) > 0 && time.Now().Before(end); {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); len(leaked) > 0 && time.Now().Before(end); <-tick.C {
 		leaked = w.leaked(t)
 	}
 	for id, ttl := range leaked {
@@ -272,4 +275,47 @@ func leases(s overlay.Snapshot) string {
 // fixed is an Initial that returns one text.
 func fixed(text string) overlay.Initial {
 	return func(map[string]overlay.Config) ([]byte, error) { return []byte(text), nil }
+}
+
+// says tells whether an error has all of the words.
+func says(err error, words []string) bool {
+	return err != nil && !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(err.Error(), word) })
+}
+
+// soonSays calls until an error has all of the words: a server takes a moment to
+// start, and a call is short. No error may say a secret.
+func soonSays(t *testing.T, what string, call func() error, words ...string) {
+	t.Helper()
+	err := call()
+	for end := time.Now().Add(patience); !says(err, words) && time.Now().Before(end); {
+		keepsSecrets(t, what, err)
+		err = call()
+	}
+	mustSay(t, what, err, words...)
+}
+
+// mustSay checks an error's words, and that it says no secret.
+func mustSay(t *testing.T, what string, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: no error", what)
+		return
+	}
+	t.Logf("%s: %v", what, err)
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %q is not in: %v", what, word, err)
+		}
+	}
+	keepsSecrets(t, what, err)
+}
+
+// keepsSecrets checks that an error says no secret.
+func keepsSecrets(t *testing.T, what string, err error) {
+	t.Helper()
+	for _, secret := range []string{"marker-secret", "PRIVATE KEY"} {
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %q is in: %v", what, secret, err)
+		}
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,11 +71,6 @@ func TestWrongClients(t *testing.T) {
 			}
 		})
 	}
-}
-
-// says tells whether an error has all of the words.
-func says(err error, words []string) bool {
-	return err != nil && !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(err.Error(), word) })
 }
 
 // TestWrongServers: and on the server's.

@@ -52,7 +52,7 @@ func TestDoor(t *testing.T) {
 		_, _, err = ears[number].ReadFrom(make([]byte, 100))
 		return err == nil
 	}
-	wait := map[bool]time.Duration{true: patience, false: 50 * time.Millisecond} // it comes at once, or not at all
+	wait := map[bool]time.Duration{true: patience, false: 50 * time.Millisecond} // what must not come is awaited only briefly
 	for _, open := range []bool{true, false} {                                   // the probe sees everything while there are no doors
 		if !open {
 			h.apply(want)

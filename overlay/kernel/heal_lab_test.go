@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestHeal breaks one thing after the other by hand: each time Watch wakes
-// within a second, and the next Apply puts it back and counts it.
+// TestHeal breaks one thing after the other by hand: each time Watch wakes,
+// and the next Apply puts it back and counts it.
 func TestHeal(t *testing.T) {
 	h := newHost(t)
 	want := example(3)

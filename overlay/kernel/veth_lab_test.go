@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,11 @@ func TestVethLife(t *testing.T) {
 	// The container's namespace dies, and the pair with it.
 	h.sh(fmt.Sprintf("ip link set flp1 netns %d", container))
 	h.notice(woken, fmt.Sprintf("kill -9 %d", container))
+	h.until("the pair is gone", func() bool {
+		_, err := net.InterfaceByName("flv1")
+		return err != nil
+	})
+	h.compared()
 	if got := h.apply(plugged); got.Changed != 0 || len(h.k.view.veths) != 0 {
 		t.Errorf("gone: %+v", got)
 	}

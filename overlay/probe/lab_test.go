@@ -145,7 +145,7 @@ func joinByHand(t testing.TB) *pair {
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second
 
-// connect opens a TCP connection from a to b, for which it waits as long.
+// connect opens a TCP connection from a to b within a time.
 func (p *pair) connect(t testing.TB, wait time.Duration) error {
 	t.Helper()
 	var l net.Listener

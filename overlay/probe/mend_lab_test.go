@@ -39,7 +39,7 @@ func TestMend(t *testing.T) {
 	}
 	// It is said once the mending is seen to help, a moment after TCP works.
 	for !strings.Contains(log.String(), "WARN") && time.Now().Before(deadline) {
-		if err := p.connect(t, patience); err != nil {
+		if err := p.connect(t, 900*time.Millisecond); err != nil { // before the first SYN is sent again
 			t.Errorf("TCP broke again: %v\n%s", err, log)
 		}
 	}

@@ -356,7 +356,7 @@ func checkRole(args []string) error {
 				return err
 			}
 			n, err := unix.Read(fd, b)
-			for err == nil && n < size { // late, of one that was given up
+			for err == nil && n < size && bytes.Equal(b[:n], bytesOf(n)) { // late, of one that was given up
 				n, err = unix.Read(fd, b)
 			}
 			if err == nil {
