@@ -89,10 +89,8 @@ func TestKeeperTakesNewCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.write(t, "host.pem", append(pem, "# changed\n"...))
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(said.String(), "embedded etcd starts again"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("it does not start again:\n%s", said.String())
-		}
+	if !said.Await("embedded etcd starts again", 30*time.Second) {
+		t.Fatalf("it does not start again:\n%s", said.String())
 	}
 	settings["ETCD_ENDPOINTS"] = settings["ETCD_LISTEN"]
 	newHome(t, v, &said, log, settings).answers(t)
