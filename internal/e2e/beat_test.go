@@ -22,11 +22,12 @@ import (
 // beatEvery is the time between two datagrams of a beat.
 const beatEvery = 10 * time.Millisecond
 
-// leastBeats is how many a beat has at the least.
-const leastBeats = 10
+// lastBeats is how many follow after a beat is told to end: what has just been
+// done shows in them, however fast the machine was at it.
+const lastBeats = 10
 
-// beat sends numbered datagrams to an echo until it is told to end, and then
-// says how many came back.
+// beat sends numbered datagrams to an echo until it is told to end, and the
+// last ones after that. Then it says how many came back.
 func beat(args []string) error {
 	c, err := knock(args[0])
 	if err != nil {
@@ -46,15 +47,18 @@ func beat(args []string) error {
 	fmt.Println("ready")
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	sent := uint32(0)
-	for ended := false; !ended; {
+	sent, left := uint32(0), -1 // how many are left, if that is known
+	for left != 0 {
 		select {
 		case <-done:
-			ended = true
+			left = lastBeats
 		case <-tick.C:
 			// An error is that of an earlier one, answered with ICMP.
 			_, _ = c.Write(binary.BigEndian.AppendUint32(nil, sent))
 			sent++
+			if left > 0 {
+				left--
+			}
 		}
 	}
 	for late := time.After(5 * time.Second); back.count() < int(sent); { // a busy machine keeps them waiting
