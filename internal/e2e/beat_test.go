@@ -26,6 +26,9 @@ const beatEvery = 10 * time.Millisecond
 // done shows in them, however fast the machine was at it.
 const lastBeats = 10
 
+// settleBeats is how long one that came late is awaited when a later one is back.
+const settleBeats = 50
+
 // beat sends numbered datagrams to an echo until it is told to end, and the
 // last ones after that. Then it says how many came back.
 func beat(args []string) error {
@@ -61,14 +64,7 @@ func beat(args []string) error {
 			}
 		}
 	}
-	for late := time.After(5 * time.Second); back.count() < int(sent); { // a busy machine keeps them waiting
-		select {
-		case <-tick.C:
-			continue
-		case <-late:
-		}
-		break
-	}
+	back.settle(sent, tick.C)
 	if err := c.SetReadDeadline(time.Now()); err != nil {
 		return err
 	}
@@ -95,6 +91,28 @@ func (r *returns) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.got)
+}
+
+func (r *returns) has(n uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got[n]
+}
+
+// settle waits until all that was sent is back, or the last of it and then for
+// settleBeats nothing more. A busy machine gets 5 s.
+func (r *returns) settle(sent uint32, tick <-chan time.Time) {
+	late := time.After(5 * time.Second)
+	for before, quiet := 0, 0; quiet < settleBeats && r.count() < int(sent); quiet++ {
+		select {
+		case <-tick:
+		case <-late:
+			return
+		}
+		if now := r.count(); now > before || !r.has(sent-1) {
+			before, quiet = now, 0
+		}
+	}
 }
 
 // listen collects numbers until the socket's deadline.
