@@ -182,6 +182,17 @@ func install(t testing.TB, hosts []*netlab.Host, settings ...string) {
 	}
 }
 
+// awaitEtcd waits until the embedded etcd of a host answers, and returns where.
+func awaitEtcd(t testing.TB, h *netlab.Host) (endpoint string) {
+	t.Helper()
+	endpoint = fmt.Sprintf("http://%s:2379", h.Addr())
+	wait(t, "etcd on "+h.Name(), func() error {
+		_, err := cluster.lab.Etcdctl(t.Context(), endpoint, "get", prefix)
+		return err
+	})
+	return endpoint
+}
+
 // installWith puts the plugin on a host for the length of a test.
 func installWith(t testing.TB, h *netlab.Host, settings ...string) {
 	t.Helper()

@@ -53,7 +53,7 @@ func TestComposeNamed(t *testing.T) {
 		drawers[h] = docker(t, h, "inspect", "-f", `{{.NetworkSettings.Networks.named_till.IPAddress}}`, "named-drawer-1")
 		contains(t, "drawer's address", drawers[h], "10.200.")
 	}
-	docker(t, cluster.hosts[0], "exec", "named-drawer-1", "ping", "-c", "1", "-w", "5", drawers[cluster.hosts[1]])
+	docker(t, cluster.hosts[0], "exec", "named-drawer-1", "ping", "-c", "3", "-i", "0.2", "-w", "10", drawers[cluster.hosts[1]])
 }
 
 // bringCompose puts the compose tool and the example on a host for the length

@@ -208,6 +208,7 @@ func TestDoctor(t *testing.T) {
 	expectErrors(t, cluster.hosts, etcdAway, afterBoot, repairs, "lease not renewed", "kernel refuses")
 	install(t, cluster.hosts)
 	s := &scene{hosts: cluster.hosts}
+	awaitEtcd(t, s.hosts[0])
 	spare(t, s.embeddedCtl, func() { s.furnish(t) })
 	s.well(t)
 	for _, f := range s.faults() {

@@ -61,10 +61,10 @@ func TestDualStack(t *testing.T) {
 			contains(t, "MTU", docker(t, one, "exec", "here", "cat", "/sys/class/net/eth0/mtu"), c.mtu)
 			for _, size := range []string{"1", "8972"} {
 				for _, to := range []string{there4, there} {
-					docker(t, one, "exec", "here", "ping", "-c", "1", "-w", "5", "-s", size, to)
+					docker(t, one, "exec", "here", "ping", "-c", "3", "-i", "0.2", "-w", "10", "-s", size, to)
 				}
 				for _, to := range []string{here4, here} {
-					docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", "-s", size, to)
+					docker(t, two, "exec", "there", "ping", "-c", "3", "-i", "0.2", "-w", "10", "-s", size, to)
 				}
 			}
 			sh(t, one, "ping -c 1 -w 5 "+there)
@@ -92,6 +92,7 @@ func TestDualStackLife(t *testing.T) {
 			t.Fatalf("%s before:\n%s", h.Name(), left)
 		}
 	}
+	expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 	install(t, cluster.hosts, "IPV6_NETWORK="+cidr6)
 	refused := func(h *netlab.Host, says string, args ...string) {
 		t.Helper()
@@ -136,9 +137,9 @@ func TestDualStackLife(t *testing.T) {
 		if got != want {
 			t.Errorf("--ip6 %s gives %s", want, got)
 		}
-		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", want)
+		docker(t, two, "exec", "there", "ping", "-c", "3", "-i", "0.2", "-w", "10", want)
 		docker(t, one, "restart", "-t", "0", "fixed")
-		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", want)
+		docker(t, two, "exec", "there", "ping", "-c", "3", "-i", "0.2", "-w", "10", want)
 		err := try(t, one, "run", "--rm", "--network", network, "--ip6", want, "busybox", "true")
 		if err == nil {
 			t.Errorf("address %s given twice", want)
@@ -147,7 +148,6 @@ func TestDualStackLife(t *testing.T) {
 		}
 		undo(t, one, "container", "prune", "-f")
 	})
-	expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 	t.Run("killed", func(t *testing.T) {
 		serve(t, two, "there", "echo")
 		beat := pound(t, one, "here", there)
@@ -157,7 +157,7 @@ func TestDualStackLife(t *testing.T) {
 		if p := beat.stop(t); p.lost() > 0 {
 			t.Error(p)
 		}
-		docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here4)
+		docker(t, two, "exec", "there", "ping", "-c", "3", "-i", "0.2", "-w", "10", here4)
 	})
 	t.Run("healed", func(t *testing.T) {
 		expectErrors(t, cluster.hosts, repairs)
@@ -178,7 +178,7 @@ func TestDualStackLife(t *testing.T) {
 				_, err := one.Exec(t.Context(), "sh", "-c", c.back)
 				return err
 			})
-			docker(t, two, "exec", "there", "ping", "-c", "1", "-w", "5", here)
+			docker(t, two, "exec", "there", "ping", "-c", "3", "-i", "0.2", "-w", "10", here)
 			logged(t, one, from, repairs)
 		}
 	})

@@ -15,6 +15,7 @@ type member struct {
 	client, peer string // URLs
 	dir          string
 	proc         *netlab.Proc
+	gone         bool
 }
 
 // quorum is an etcd cluster of three.
@@ -50,7 +51,7 @@ func (q quorum) start(t *testing.T, i int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.proc = p
+	m.proc, m.gone = p, false
 	t.Cleanup(p.Kill)
 }
 
@@ -62,11 +63,14 @@ func (q quorum) endpoints() string {
 	return strings.Join(all, ",")
 }
 
-// leader is the number of the leading member.
+// leader is the number of the leading member, of those that live.
 func (q quorum) leader(t *testing.T) (leader int) {
 	t.Helper()
 	wait(t, "a leader", func() error {
 		for i, m := range q {
+			if m.gone {
+				continue
+			}
 			out, err := cluster.lab.Etcdctl(t.Context(), m.client, "endpoint", "status", "-w", "fields")
 			if err != nil {
 				return err
@@ -86,6 +90,11 @@ func field(text, name string) string {
 	_, rest, _ := strings.Cut(text, name)
 	line, _, _ := strings.Cut(rest, "\n")
 	return strings.TrimSpace(line)
+}
+
+func (q quorum) kill(i int) {
+	q[i].proc.Kill()
+	q[i].gone = true
 }
 
 // TestEtcdCluster takes the leader of three etcd servers away, then a second one,
@@ -108,10 +117,10 @@ func TestEtcdCluster(t *testing.T) {
 	before := leases()
 	hearts := s.hearts(t)
 	lead := q.leader(t)
-	q[lead].proc.Kill()
+	q.kill(lead)
 	s.sound(t)
 	second := (lead + 1) % 3
-	q[second].proc.Kill()
+	q.kill(second)
 	s.sound(t)
 	q.start(t, lead)
 	q.start(t, second)
@@ -122,7 +131,8 @@ func TestEtcdCluster(t *testing.T) {
 		t.Errorf("leases before:\n%s\nafter:\n%s", before, after)
 	}
 	// With two of three a network can be made, and the host's subnet is its own.
-	q[q.leader(t)].proc.Kill()
+	q.kill(q.leader(t))
+	q.leader(t)
 	h := s.hosts[1]
 	docker(t, h, "rm", "-f", echoes[1])
 	docker(t, h, "network", "rm", network)

@@ -96,7 +96,7 @@ func TestAddressChanges(t *testing.T) {
 // TestLeaseFaults puts into etcd what a host must not fall for. Every peer that
 // is in order stays reachable all the time, and the log names each fault.
 func TestLeaseFaults(t *testing.T) {
-	expectErrors(t, cluster.hosts, "lease not renewed, trying on.*is leased to host 192.0.2.200 while containers of this host use it")
+	expectErrors(t, cluster.hosts, etcdAway, "lease not renewed, trying on.*is leased to host 192.0.2.200 while containers of this host use it")
 	s := setScene(t, "LEASE_TTL=10s")
 	h := s.hosts[0]
 	mine := head(s.addrs[0]) + ".0-24"

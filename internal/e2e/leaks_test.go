@@ -48,8 +48,8 @@ func TestLeaks(t *testing.T) {
 			t.Fatalf("%s: %v", startsEnv, err)
 		}
 	}
+	expectErrors(t, cluster.hosts, sweeps)
 	s := setScene(t)
-	expectErrors(t, s.hosts, sweeps)
 	t.Run("kills", func(t *testing.T) {
 		for _, h := range s.hosts {
 			t.Run(h.Name(), func(t *testing.T) {

@@ -161,15 +161,15 @@ func TestRegistry(t *testing.T) {
 func TestPluginRestart(t *testing.T) {
 	for _, backend := range []string{"vxlan", "host-gw", "udp"} {
 		t.Run(backend, func(t *testing.T) {
+			expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 			install(t, cluster.hosts, "BACKEND="+backend)
 			s := &scene{hosts: cluster.hosts}
 			s.furnish(t)
 			hearts := s.hearts(t)
-			expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 			for _, h := range cluster.hosts {
 				docker(t, h, "plugin", "disable", "-f", pluginName)
 				docker(t, h, "plugin", "enable", pluginName)
-				docker(t, h, "run", "--rm", "--network", network, "busybox", "ping", "-c", "1", "-w", "5", s.addrs[0])
+				docker(t, h, "run", "--rm", "--network", network, "busybox", "ping", "-c", "3", "-i", "0.2", "-w", "10", s.addrs[0])
 			}
 			allowed := 0
 			if backend == "udp" { // carries nothing while the plugin is away

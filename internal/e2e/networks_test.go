@@ -43,6 +43,7 @@ func newNetwork(name string, options ...string) []string {
 // TestNetworks has several networks on both hosts: how they are made and joined,
 // what is refused, what is left of them.
 func TestNetworks(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 	install(t, cluster.hosts)
 	one, two := cluster.hosts[0], cluster.hosts[1]
 
@@ -66,18 +67,17 @@ func TestNetworks(t *testing.T) {
 	named(t, one, "olive", "--ipam-opt", "network=olive", "--ipam-opt", "backend=host-gw")
 	all := []string{network, "red", "green", "grey"}
 
-	expectErrors(t, cluster.hosts, etcdAway) // which starts with the first host's plugin
 	t.Run("talk", func(t *testing.T) {
 		addrs := map[string]string{}
 		for _, net := range all {
 			docker(t, two, "run", "-d", "--name", "there-"+net, "--network", net, "busybox", "sleep", "600")
 			addrs[net] = docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+".IPAddress}}", "there-"+net)
-			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "1", "-w", "10", addrs[net])
+			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "3", "-i", "0.2", "-w", "10", addrs[net])
 		}
 		killPlugin(t, one)
 		killPlugin(t, two)
 		for net, to := range addrs {
-			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "1", "-w", "10", to)
+			docker(t, one, "run", "--rm", "--network", net, "busybox", "ping", "-c", "3", "-i", "0.2", "-w", "10", to)
 		}
 		removeAll(t, two)
 	})
@@ -146,7 +146,7 @@ func TestNetworksDualStack(t *testing.T) {
 		undo(t, one, "rm", "-f", "here-"+net)
 		for _, field := range []string{"IPAddress", "GlobalIPv6Address"} {
 			six[net] = docker(t, two, "inspect", "-f", "{{.NetworkSettings.Networks."+net+"."+field+"}}", "there-"+net)
-			docker(t, one, "exec", "here-"+net, "ping", "-c", "1", "-w", "10", six[net])
+			docker(t, one, "exec", "here-"+net, "ping", "-c", "3", "-i", "0.2", "-w", "10", six[net])
 		}
 	}
 	for net, other := range map[string]string{"red": "green", "green": "red"} {
@@ -221,7 +221,7 @@ func TestContainerOnTwoNetworks(t *testing.T) {
 	start(t, one, "both", "busybox", "sleep", "600")
 	docker(t, one, "network", "connect", "red", "both")
 	for _, addr := range []string{blue, red} {
-		docker(t, one, "exec", "both", "ping", "-c", "1", "-w", "5", addr)
+		docker(t, one, "exec", "both", "ping", "-c", "3", "-i", "0.2", "-w", "10", addr)
 	}
 	if try(t, two, "exec", "blue", "ping", "-c", "1", "-w", "1", red) == nil {
 		t.Errorf("from blue to red %s: arrives", red)
@@ -230,5 +230,5 @@ func TestContainerOnTwoNetworks(t *testing.T) {
 	if try(t, one, "exec", "both", "ping", "-c", "1", "-w", "1", red) == nil {
 		t.Errorf("from a container that has left red to %s: arrives", red)
 	}
-	docker(t, one, "exec", "both", "ping", "-c", "1", "-w", "5", blue)
+	docker(t, one, "exec", "both", "ping", "-c", "3", "-i", "0.2", "-w", "10", blue)
 }

@@ -33,7 +33,7 @@ func TestStockPeer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			install(t, ours, "BACKEND="+c.backend)
-			etcd := fmt.Sprintf("http://%s:2379", ours[0].Addr())
+			etcd := awaitEtcd(t, ours[0])
 			ctl := func(args ...string) string {
 				out, err := cluster.lab.Etcdctl(t.Context(), etcd, args...)
 				if err != nil {

@@ -42,7 +42,7 @@ func TestStockDualStack(t *testing.T) {
 	} {
 		t.Run(c.backend, func(t *testing.T) {
 			install(t, ours, "BACKEND="+c.backend, "IPV6_NETWORK="+cidr6)
-			etcd := fmt.Sprintf("http://%s:2379", ours[0].Addr())
+			etcd := awaitEtcd(t, ours[0])
 			ctl := func(args ...string) string {
 				out, err := cluster.lab.Etcdctl(t.Context(), etcd, args...)
 				if err != nil {

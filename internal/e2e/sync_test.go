@@ -115,7 +115,7 @@ func (s *scene) syncCreated(t *testing.T, one, two *netlab.Host) {
 	}{{"red", one, two}, {"green", two, one}} {
 		docker(t, c.to, "run", "-d", "--name", "there", "--network", c.name, "busybox", "sleep", "600")
 		addr := docker(t, c.to, "inspect", "-f", "{{.NetworkSettings.Networks."+c.name+".IPAddress}}", "there")
-		docker(t, c.from, "run", "--rm", "--network", c.name, "busybox", "ping", "-c", "1", "-w", "10", addr)
+		docker(t, c.from, "run", "--rm", "--network", c.name, "busybox", "ping", "-c", "3", "-i", "0.2", "-w", "10", addr)
 		docker(t, c.to, "rm", "-f", "there")
 	}
 	contains(t, "network ls", flannel(t, one, 0, "network", "ls"), "DOCKER", "red", "off", "green")

@@ -112,7 +112,13 @@ func TestTool(t *testing.T) {
 		contains(t, "without a plugin", flannel(t, h, 3, "status"), "docker plugin enable docker-flannel")
 		installWith(t, h, "ETCD_ENDPOINTS="+etcd.Endpoint, "METRICS_LISTEN="+metricsAddr)
 		contains(t, "docker --help", docker(t, h, "--help"), "flannel networks")
-		contains(t, "status without a network", flannel(t, h, 0, "status"), "no networks on this host", "answers since")
+		wait(t, "status without a network", func() error {
+			out, code := tryFlannel(t, h, "status")
+			if code != 0 || !strings.Contains(out, "no networks on this host") || !strings.Contains(out, "answers since") {
+				return fmt.Errorf("exit code %d: %s", code, out)
+			}
+			return nil
+		})
 	}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
 	t.Run("leave", func(t *testing.T) { s.leave(t, h) })
@@ -253,5 +259,10 @@ func (s *scene) alarm(t *testing.T, h *netlab.Host) {
 	contains(t, "status", out, "TAKEN by 192.0.2.200", "ALARM", "docker network rm ")
 	s.ctl(t, "del", key)
 	shows(t, h, `flannel_lease_conflict{network=""} 0`, `flannel_ready 1`)
-	flannel(t, h, 0, "status")
+	wait(t, "the end of the alarm", func() error {
+		if out, code := tryFlannel(t, h, "status"); code != 0 {
+			return fmt.Errorf("exit code %d: %s", code, out)
+		}
+		return nil
+	})
 }

@@ -78,7 +78,7 @@ func TestLiveRestore(t *testing.T) {
 			// The engine takes its jump to DOCKER-USER out of FORWARD, whose
 			// policy is to drop, and puts it in again: usually within 30 ms,
 			// and as soon as the machine lets it.
-			calm(t, hearts, int(500*time.Millisecond/beatEvery))
+			calm(t, hearts, int(2*time.Second/beatEvery))
 		})
 	}
 }

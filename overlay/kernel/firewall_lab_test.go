@@ -22,7 +22,7 @@ func guarded() State {
 func TestDockerUser(t *testing.T) {
 	h := newHost(t)
 	woken := h.watch()
-	rules := func() string { return h.sh("iptables -S DOCKER-USER") }
+	rules := func() string { return h.sh("iptables-nft -S DOCKER-USER") }
 
 	// No dockerd yet: nothing fails, and it is told once.
 	if got := h.apply(guarded()); len(got.Notes) != 1 {
@@ -34,7 +34,7 @@ func TestDockerUser(t *testing.T) {
 	h.quiet()
 
 	// dockerd 20.10 comes.
-	h.notice(woken, "iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -I FORWARD -j DOCKER-USER")
+	h.notice(woken, "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN; iptables-nft -I FORWARD -j DOCKER-USER")
 	h.apply(guarded())
 	if got := rules(); got != "-N DOCKER-USER\n"+listIn+listOut+"-A DOCKER-USER -j RETURN\n" {
 		t.Errorf("rules:\n%s", got)
@@ -46,11 +46,11 @@ func TestDockerUser(t *testing.T) {
 	}
 
 	for _, c := range []struct{ name, command string }{
-		{"deleted", "iptables -D DOCKER-USER -i fl-+ -j ACCEPT"},
-		{"flushed", "iptables -F DOCKER-USER"},
-		{"doubled", "iptables -I DOCKER-USER -o fl-+ -j ACCEPT"},
-		{"behind a final rule", "iptables -I DOCKER-USER -j RETURN"},
-		{"also in FORWARD", "iptables -I FORWARD -i fl-+ -j ACCEPT"},
+		{"deleted", "iptables-nft -D DOCKER-USER -i fl-+ -j ACCEPT"},
+		{"flushed", "iptables-nft -F DOCKER-USER"},
+		{"doubled", "iptables-nft -I DOCKER-USER -o fl-+ -j ACCEPT"},
+		{"behind a final rule", "iptables-nft -I DOCKER-USER -j RETURN"},
+		{"also in FORWARD", "iptables-nft -I FORWARD -i fl-+ -j ACCEPT"},
 	} {
 		h.notice(woken, c.command)
 		if got := h.apply(guarded()); got.Repaired["docker-user"] != 1 {
@@ -63,9 +63,9 @@ func TestDockerUser(t *testing.T) {
 	}
 
 	// A user's own rules may go first, whatever is in them.
-	h.notice(woken, "iptables -F DOCKER-USER")
+	h.notice(woken, "iptables-nft -F DOCKER-USER")
 	h.apply(guarded())
-	h.notice(woken, "iptables -I DOCKER-USER -i fl-+ -p tcp --dport 22 -m comment --comment mine -j DROP; iptables -I DOCKER-USER -m conntrack --ctstate INVALID -j DROP")
+	h.notice(woken, "iptables-nft -I DOCKER-USER -i fl-+ -p tcp --dport 22 -m comment --comment mine -j DROP; iptables-nft -I DOCKER-USER -m conntrack --ctstate INVALID -j DROP")
 	if got := h.apply(guarded()); got.Changed != 0 {
 		t.Errorf("user's rules: changed %d:\n%s", got.Changed, rules())
 	}
@@ -83,15 +83,15 @@ func TestDockerUser(t *testing.T) {
 func TestForwardChain(t *testing.T) {
 	h := newHost(t)
 	woken := h.watch()
-	h.sh("iptables -P FORWARD DROP; iptables -A FORWARD -p icmp -j ACCEPT")
+	h.sh("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -p icmp -j ACCEPT")
 	h.apply(guarded())
-	if got := h.sh("iptables -S FORWARD"); got != "-P FORWARD DROP\n-A FORWARD -i fl-+ -j ACCEPT\n-A FORWARD -o fl-+ -j ACCEPT\n-A FORWARD -p icmp -j ACCEPT\n" {
+	if got := h.sh("iptables-nft -S FORWARD"); got != "-P FORWARD DROP\n-A FORWARD -i fl-+ -j ACCEPT\n-A FORWARD -o fl-+ -j ACCEPT\n-A FORWARD -p icmp -j ACCEPT\n" {
 		t.Errorf("rules:\n%s", got)
 	}
 	h.quiet()
-	h.notice(woken, "iptables -N DOCKER-USER")
+	h.notice(woken, "iptables-nft -N DOCKER-USER")
 	h.apply(guarded())
-	if got := h.sh("iptables -S FORWARD; iptables -S DOCKER-USER"); got != "-P FORWARD DROP\n-A FORWARD -p icmp -j ACCEPT\n-N DOCKER-USER\n"+listIn+listOut {
+	if got := h.sh("iptables-nft -S FORWARD; iptables-nft -S DOCKER-USER"); got != "-P FORWARD DROP\n-A FORWARD -p icmp -j ACCEPT\n-N DOCKER-USER\n"+listIn+listOut {
 		t.Errorf("rules:\n%s", got)
 	}
 }
@@ -99,9 +99,9 @@ func TestForwardChain(t *testing.T) {
 // TestIPv6DockerUser treats dockerd's ip6tables alike.
 func TestIPv6DockerUser(t *testing.T) {
 	h := newHost(t)
-	h.sh("ip6tables -N DOCKER-USER; iptables -N DOCKER-USER")
+	h.sh("ip6tables-nft -N DOCKER-USER; iptables-nft -N DOCKER-USER")
 	h.apply(guarded())
-	if got := h.sh("ip6tables -S DOCKER-USER"); got != "-N DOCKER-USER\n"+listIn+listOut {
+	if got := h.sh("ip6tables-nft -S DOCKER-USER"); got != "-N DOCKER-USER\n"+listIn+listOut {
 		t.Errorf("rules:\n%s", got)
 	}
 }
@@ -130,7 +130,7 @@ func TestLegacy(t *testing.T) {
 // TestVerdicts sends packets through the rules.
 func TestVerdicts(t *testing.T) {
 	h := newHost(t)
-	h.sh("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER")
+	h.sh("iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -I FORWARD -j DOCKER-USER")
 	want := State{
 		Sysctls: []Sysctl{{"ipv4/ip_forward", "1"}, {"ipv6/conf/all/forwarding", "1"}},
 		Links:   []Link{{Name: "fl-blue", MTU: 1500}},

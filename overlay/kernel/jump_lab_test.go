@@ -15,7 +15,7 @@ import (
 func TestJump(t *testing.T) {
 	const seed, jumps = 7, 100
 	h := newHost(t)
-	h.sh("iptables -N DOCKER-USER")
+	h.sh("iptables-nft -N DOCKER-USER")
 	h.watch()
 	random := rand.New(rand.NewPCG(seed, seed))
 	var last State

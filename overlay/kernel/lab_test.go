@@ -130,8 +130,9 @@ func (h *host) watch() <-chan struct{} {
 	return woken
 }
 
-// patience is how long a test waits for what a kernel at rest does at once.
-const patience = 10 * time.Second
+// patience is how long a test waits for what a kernel at rest does at once. Of
+// namespaces that have died it clears one after the other.
+const patience = time.Minute
 
 // notice runs a command and waits until Watch has woken, and compared all that
 // the command caused: of several changes the first alone may wake it.

@@ -84,7 +84,7 @@ func TestTranslationHeals(t *testing.T) {
 // TestWayOut sends packets through the rules.
 func TestWayOut(t *testing.T) {
 	h := newHost(t)
-	h.sh("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER")
+	h.sh("iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -I FORWARD -j DOCKER-USER")
 	want := wayOut()
 	h.apply(want)
 	outside, container, stranger := h.namespace(), h.namespace(), h.namespace()
