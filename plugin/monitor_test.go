@@ -17,7 +17,7 @@ import (
 // browse reads a page of a monitor.
 func browse(t *testing.T, url string) (status int, text string) {
 	t.Helper()
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get(url)
 	if err != nil {
 		return 0, err.Error()

@@ -119,14 +119,19 @@ func checkIn6(t *testing.T, h, other *netlab.Host, at, from, addr string) {
 		"8090": {six: true}, "8091": {six: true}, "8092": {four: true}, "8093": {},
 	} {
 		for to, answers := range map[string]bool{h.Addr().String() + ":" + port: families.four, "[" + at + "]:" + port: families.six} {
-			if _, err := asks(other, "tcp", to); (err == nil) != answers {
-				t.Errorf("%s answers: %t, want %t", to, err == nil, answers)
+			ask := func() (string, error) { return asks(other, "tcp", to) }
+			if answers {
+				if _, err := persist(ask); err != nil {
+					t.Errorf("%s does not answer: %v", to, err)
+				}
+			} else if said, err := ask(); err == nil {
+				t.Errorf("%s answers %q", to, said)
 			}
 		}
 	}
 	free := sh(t, h, `nft list chain inet docker-flannel prerouting | sed -n 's/.* tcp \[::\]:\([3-6][0-9]\{4\}\) to .`+addr+`.*/\1/p'`)
 	sees(t, "a free port", other, "tcp", "["+at+"]:"+free, from)
-	if got, err := asks(other, "tcp", h.Addr().String()+":"+free); err != nil {
+	if got, err := persist(func() (string, error) { return asks(other, "tcp", h.Addr().String()+":"+free) }); err != nil {
 		t.Errorf("the same free port by IPv4: %q, %v", got, err)
 	}
 	// Past the ports, by a route that leads there: nobody gets in.

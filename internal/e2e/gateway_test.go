@@ -298,7 +298,7 @@ func TestGatewayFaults(t *testing.T) {
 					return conn.Close()
 				})
 				contains(t, "the page", get(t, other, "http://"+at(h, 8080)+"/passwd"), "root")
-				docker(t, h, "exec", "front", "ping", "-c", "1", "-W", "2", netlab.Outside)
+				docker(t, h, "exec", "front", "ping", "-c", "3", "-i", "0.2", "-w", "10", netlab.Outside)
 			})
 		}
 	}

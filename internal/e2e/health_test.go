@@ -16,7 +16,7 @@ import (
 // What no log may hold unless a test has declared it: an error of the plugin, a
 // repair without a fault, something left behind that the sweep found, or an end
 // of plugin or engine by itself.
-var unwell = regexp.MustCompile(`level=ERROR|` + repairs + `|` + sweeps + `|\bpanic\b|DATA RACE|fatal error`)
+var unwell = regexp.MustCompile(`level=ERROR|` + repairs + `|` + sweeps + `|\bpanic\b|DATA RACE|(^|")fatal error: `)
 
 const (
 	// repairs is the plugin's word when it mends what somebody has broken.
@@ -118,6 +118,7 @@ func TestExamine(t *testing.T) {
 		errs   = `level=error msg="level=ERROR msg=\"lease not renewed, trying on\" error=\"no answer\"" plugin=x` + "\n"
 		repair = `level=info msg="level=INFO msg=\"repaired what others changed\" kind=addr" plugin=x` + "\n"
 		broken = "panic: runtime error: index out of range\n"
+		swarm  = `level=error msg="closing session after fatal error" error="rpc error: code = Canceled desc = context canceled" module=node/agent` + "\n"
 		swept  = `level=info msg="level=INFO msg=\"an address that no container has is free again\" address=10.5.6.2" plugin=x` + "\n"
 	)
 	here := func(from, to int, pattern string) []*expectation {
@@ -128,8 +129,9 @@ func TestExamine(t *testing.T) {
 		expected  []*expectation
 		want      int
 	}{
-		{"fine", fine + fine, nil, 0},
-		{"everything", fine + errs + repair + swept + broken + "fatal error: all goroutines are asleep\nWARNING: DATA RACE\n", nil, 6},
+		{"fine", fine + swarm, nil, 0},
+		{"everything", fine + errs + repair + swept + broken + "fatal error: all goroutines are asleep\n" +
+			`level=error msg="fatal error: stack overflow" plugin=x` + "\nWARNING: DATA RACE\n", nil, 7},
 		{"declared", fine + errs, here(0, -1, etcdAway), 0},
 		{"declared to the end of a test", errs + fine, here(0, len(errs), etcdAway), 0},
 		{"before the test", errs + errs, here(len(errs), -1, etcdAway), 1},

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/docker-flannel/docker-flannel/internal/netlab"
@@ -28,8 +29,16 @@ func TestOtherNetworks(t *testing.T) {
 		return try(t, h, "exec", name, "timeout", "2", "ping", "-c", "1", addr) == nil
 	}
 	// The probe: where packets may pass, it says so.
-	if !reaches(one, "here", there) || !reaches(two, "there", here) || !reaches(one, "stranger", netlab.Outside) {
-		t.Fatal("the probe sees nothing")
+	for _, c := range []struct {
+		from       *netlab.Host
+		name, addr string
+	}{{one, "here", there}, {two, "there", here}, {one, "stranger", netlab.Outside}} {
+		wait(t, "the probe's sight", func() error {
+			if !reaches(c.from, c.name, c.addr) {
+				return fmt.Errorf("from %s on %s no way to %s", c.name, c.from.Name(), c.addr)
+			}
+			return nil
+		})
 	}
 	for _, c := range []struct {
 		from       *netlab.Host

@@ -60,7 +60,7 @@ func tryFlannel(t *testing.T, h *netlab.Host, args ...string) (out string, code 
 // page reads what a host serves at METRICS_LISTEN.
 func page(t *testing.T, h *netlab.Host, path string) (status int, text string) {
 	t.Helper()
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: h.DialContext, DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: h.DialContext, DisableKeepAlives: true}}
 	res, err := client.Get("http://" + h.Addr().String() + metricsAddr + path)
 	if err != nil {
 		return 0, err.Error()

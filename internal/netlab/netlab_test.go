@@ -365,7 +365,7 @@ func TestSweepNeedsRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The kernel ends the processes in its own time.
-	_ = poll(5*time.Second, func() bool { return len(trace.find()) == 0 })
+	_ = poll(30*time.Second, func() bool { return len(trace.find()) == 0 })
 	for _, thing := range trace.find() {
 		t.Errorf("left behind: %s", thing)
 	}

@@ -146,7 +146,7 @@ func value[T any](b *browser, expression string) T {
 // await waits until an expression of the page is true.
 func (b *browser) await(expression string) {
 	b.t.Helper()
-	tick, late := time.NewTicker(20*time.Millisecond), time.After(15*time.Second)
+	tick, late := time.NewTicker(20*time.Millisecond), time.After(time.Minute)
 	defer tick.Stop()
 	for !value[bool](b, expression) {
 		select {

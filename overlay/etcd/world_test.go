@@ -160,7 +160,7 @@ func (w *world) checkLeases(t testing.TB) {
 	leaked := w.leaked(t)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(5 * time.Second); len(leaked) > 0 && time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(30 * time.Second); len(leaked) > 0 && time.Now().Before(end); <-tick.C {
 		leaked = w.leaked(t)
 	}
 	for id, ttl := range leaked {

@@ -123,12 +123,12 @@ func await(t testing.TB, what string, p *netlab.Proc, says string) {
 	})
 }
 
-// poll waits for a condition at most five seconds.
+// poll waits for a condition at most half a minute.
 func poll(t testing.TB, yes func() bool, complaint func() string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for range 500 {
+	for range 3000 {
 		if yes() {
 			return
 		}

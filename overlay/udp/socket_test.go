@@ -39,7 +39,7 @@ func receiveAll(t testing.TB, s *socket, count int) (got [][]byte) {
 	t.Helper()
 	fd := s.fd
 	b, oob := make([]byte, 1<<16), make([]byte, 64)
-	for end := time.Now().Add(5 * time.Second); len(got) < count && time.Now().Before(end); {
+	for end := time.Now().Add(30 * time.Second); len(got) < count && time.Now().Before(end); {
 		n, on, _, _, err := unix.Recvmsg(fd, b, oob, 0)
 		if err != nil {
 			continue

@@ -71,7 +71,7 @@ func (s *steps) carry(t testing.TB, what, got []byte, one bool) []byte {
 
 // receive takes what the other host sent; a kernel that is busy may bring it late.
 func (s *steps) receive(t testing.TB, one bool) (packets int) {
-	for end := time.Now().Add(5 * time.Second); ; {
+	for end := time.Now().Add(30 * time.Second); ; {
 		n, err := s.in.step(one)
 		if err != nil {
 			t.Fatal("ingress", err)
