@@ -100,6 +100,7 @@ func (q quorum) kill(i int) {
 // TestEtcdCluster takes the leader of three etcd servers away, then a second one,
 // and brings them back.
 func TestEtcdCluster(t *testing.T) {
+	expectErrors(t, cluster.hosts, etcdAway)
 	q := newQuorum(t)
 	q.leader(t)
 	s := &scene{hosts: cluster.hosts}

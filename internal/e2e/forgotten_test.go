@@ -25,7 +25,7 @@ func TestForgotten(t *testing.T) {
 	}
 	s := &scene{hosts: cluster.hosts, etcd: etcd}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
-	expectErrors(t, s.hosts, sweeps)
+	expectErrors(t, s.hosts, etcdAway, sweeps)
 	t.Run("hosts", func(t *testing.T) {
 		for _, h := range s.hosts {
 			t.Run(h.Name(), func(t *testing.T) {

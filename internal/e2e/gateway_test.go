@@ -258,7 +258,7 @@ func checkDeath(t *testing.T, h, other *netlab.Host) {
 // TestGatewayFaults takes engines and hosts away, after which the ports lead to
 // the containers that come back.
 func TestGatewayFaults(t *testing.T) {
-	expectErrors(t, cluster.hosts, afterBoot)
+	expectErrors(t, cluster.hosts, etcdAway, afterBoot)
 	etcd, err := cluster.lab.Etcd(t.Context())
 	if err != nil {
 		t.Fatal(err)

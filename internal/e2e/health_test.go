@@ -16,7 +16,7 @@ import (
 // What no log may hold unless a test has declared it: an error of the plugin, a
 // repair without a fault, something left behind that the sweep found, or an end
 // of plugin or engine by itself.
-var unwell = regexp.MustCompile(`level=ERROR|` + repairs + `|` + sweeps + `|\bpanic\b|DATA RACE|(^|")fatal error: `)
+var unwell = regexp.MustCompile(`level=ERROR|` + repairs + `|` + sweeps + `|DATA RACE|(^|")(panic|fatal error): `)
 
 const (
 	// repairs is the plugin's word when it mends what somebody has broken.
@@ -27,7 +27,7 @@ const (
 	// when the plugin is up already.
 	afterBoot = repairs + `.*kind=docker-user`
 	// etcdAway is the plugin's complaint where etcd does not answer.
-	etcdAway = "lease not renewed, trying on.*(no answer|code = Unavailable)"
+	etcdAway = "lease not renewed, trying on.*(no answer|code = Unavailable|etcdserver: )"
 )
 
 // declared is what tests expect, and the part of a log that it is expected in.

@@ -48,7 +48,7 @@ func TestLeaks(t *testing.T) {
 			t.Fatalf("%s: %v", startsEnv, err)
 		}
 	}
-	expectErrors(t, cluster.hosts, sweeps)
+	expectErrors(t, cluster.hosts, etcdAway, sweeps)
 	s := setScene(t)
 	t.Run("kills", func(t *testing.T) {
 		for _, h := range s.hosts {
@@ -120,7 +120,7 @@ func TestNetworkLeaks(t *testing.T) {
 	}
 	s := &scene{hosts: cluster.hosts, etcd: etcd}
 	t.Cleanup(func() { s.ctl(t, "del", "--prefix", prefix) })
-	expectErrors(t, s.hosts, sweeps)
+	expectErrors(t, s.hosts, etcdAway, sweeps)
 	t.Run("kills", func(t *testing.T) {
 		for _, h := range s.hosts {
 			t.Run(h.Name(), func(t *testing.T) {
