@@ -38,6 +38,9 @@ type Carrier interface {
 	// thread in the host's network namespace. An error names what is in the
 	// way.
 	Open(self Self, log *slog.Logger) (Tunnel, error)
+	// Segments is how many packets of at most mtu bytes a container's
+	// super-packet should hold at most, so that it leaves in one piece.
+	Segments(mtu int) int
 }
 
 // Tunnel carries the packets of one network while Run runs.

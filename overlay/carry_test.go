@@ -48,6 +48,9 @@ func (c *carrier) tunnels() []*tunnel {
 	return slices.Clone(c.opened)
 }
 
+// Segments is what no other part would say.
+func (*carrier) Segments(mtu int) int { return mtu % 100 }
+
 type tunnel struct {
 	self   overlay.Self
 	broken chan error
@@ -133,7 +136,15 @@ func TestCarry(t *testing.T) {
 		if err := a.AddPort(t.Context(), port(n)); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := a.Join(t.Context(), dockerNet, endpoint); err != nil {
+			t.Fatal(err)
+		}
 		tunnels.only(t, 1)
+		board.mu.Lock()
+		if veths := board.state.Veths; len(veths) != 1 || veths[0].Segments != 72 {
+			t.Errorf("cables %+v, want one for 72 segments of 1472 bytes", veths)
+		}
+		board.mu.Unlock()
 
 		first.broken <- errors.New("the device has gone")
 		time.Sleep(time.Second) // the fake clock's

@@ -34,7 +34,7 @@ func (o *Overlay) plan() kernel.State {
 		want.Forwards = append(want.Forwards, bridge.Forwards...)
 		want.Guards = append(want.Guards, bridge.Guards...)
 		want.Sysctls = append(want.Sysctls, bridge.Sysctls...)
-		want.Veths = append(want.Veths, planPorts(bridge.Links[0], &n.record, n.joining)...)
+		want.Veths = append(want.Veths, o.planPorts(bridge.Links[0], &n.record, n.joining)...)
 		want.Egresses = append(want.Egresses, bridge.Egresses...)
 		want.Publishes = append(want.Publishes, bridge.Publishes...)
 		inside = append(inside, n.Config.Network)
@@ -170,18 +170,23 @@ func planOut(r *record, b Bridge) (out kernel.State) {
 }
 
 // planPorts is a veth pair a port.
-func planPorts(bridge kernel.Link, r *record, joining map[string]bool) []kernel.Veth {
+func (o *Overlay) planPorts(bridge kernel.Link, r *record, joining map[string]bool) []kernel.Veth {
 	published := map[string]bool{}
 	for _, p := range r.Published {
 		published[p.Endpoint] = true
 	}
+	carrier, _ := o.opt.Backends[r.Config.Backend.Type].(Carrier)
 	out := make([]kernel.Veth, 0, len(r.Ports))
 	for _, p := range r.Ports {
-		out = append(out, kernel.Veth{
+		veth := kernel.Veth{
 			Name: vethName(p.Endpoint), Peer: peerName(p.Endpoint), Master: bridge.Name,
 			MAC: p.MAC, MTU: cmp.Or(p.MTU, bridge.MTU), Create: joining[p.Endpoint],
 			Hairpin: published[p.Endpoint], Addrs: [2]netip.Addr{p.Addr, p.IPv6},
-		})
+		}
+		if carrier != nil {
+			veth.Segments = carrier.Segments(veth.MTU)
+		}
+		out = append(out, veth)
 	}
 	return out
 }

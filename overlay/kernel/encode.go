@@ -96,6 +96,9 @@ func createVeth(v Veth, master int) message {
 				if v.MTU != 0 {
 					e.attr32(unix.IFLA_MTU, uint32(v.MTU))
 				}
+				if v.Segments != 0 {
+					e.attr32(unix.IFLA_GSO_MAX_SEGS, uint32(v.Segments))
+				}
 				if !v.MAC.IsZero() {
 					e.attr(unix.IFLA_ADDRESS, v.MAC[:]...)
 				}

@@ -131,6 +131,9 @@ type Veth struct {
 	Name, Peer, Master string
 	MAC                MAC // of Peer
 	MTU                int // bytes, both ends
+	// Segments is the largest TCP super-packet that the container sends, in
+	// packets of the wire; 0 for the kernel's. It holds for pairs made from then on.
+	Segments int
 	// Hairpin has the bridge send back what came from here: br_netfilter bridges
 	// what is led from a container to that very container.
 	Hairpin bool

@@ -17,6 +17,7 @@ func TestVethLife(t *testing.T) {
 	without, create, plugged := example(2), example(2), example(2)
 	without.Veths = nil
 	plugged.Veths = settled(plugged).Veths
+	create.Veths[0].Segments = 44
 	container := h.namespace()
 	inside := fmt.Sprintf("nsenter --net=/proc/%d/ns/net ", container)
 
@@ -29,6 +30,11 @@ func TestVethLife(t *testing.T) {
 	}
 	h.expect(create)
 	h.quiet()
+	for name, want := range map[string]bool{"flp1": true, "flv1": false} {
+		if got := h.sh("ip -d link show " + name); strings.Contains(got, "gso_max_segs 44 ") != want {
+			t.Errorf("%s, where 44 segments at most is to be %t: %s", name, want, got)
+		}
+	}
 
 	// The engine takes the other end, renames it, and sets its own MTU.
 	h.sh(fmt.Sprintf("ip link set flp1 netns %d", container))

@@ -41,6 +41,21 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestSegments: what a container sends at once leaves as one message.
+func TestSegments(t *testing.T) {
+	for mtu, want := range map[int]int{
+		1472:  44, // of 1500
+		8972:  7,  // of 9000
+		1000:  64, // where the kernel's limit is the smaller one
+		40000: 1,
+	} {
+		got := Backend{}.Segments(mtu)
+		if got != want || got > 1 && got*mtu > maxDatagram {
+			t.Errorf("MTU %d: %d segments, want %d", mtu, got, want)
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	state, junk := Backend{}.Plan(place(""), []overlay.Lease{
 		held("10.5.9.0/24", "192.0.2.2", ""),

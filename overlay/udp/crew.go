@@ -2,6 +2,8 @@ package udp
 
 import (
 	"errors"
+	"runtime"
+	"sync"
 	"sync/atomic"
 )
 
@@ -39,6 +41,21 @@ func newCrew(d *Device) (*crew, error) {
 }
 
 func (c *crew) close() error { return errors.Join(c.call.close(), c.back.close()) }
+
+var procs sync.Mutex
+
+// lend has Go's scheduler run n more threads at once (GOMAXPROCS) until back is
+// called. A thread that carries packets comes back from its sleep thousands of
+// times a second, and would wait each time until another lets go of its place.
+func lend(n int) (back func()) {
+	add := func(n int) {
+		procs.Lock()
+		defer procs.Unlock()
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+	}
+	add(n)
+	return func() { add(-n) }
+}
 
 // first carries packets until the device's bell rings.
 func (c *crew) first() error {
