@@ -26,6 +26,7 @@ type crew struct {
 	shared atomic.Bool // set by the first, cleared by the second
 	call   *bell       // for the second, when shared was set
 	back   *bell       // for the first, when it is cleared
+	lent   func()      // ends what lend gave
 }
 
 func newCrew(d *Device) (*crew, error) {
@@ -37,17 +38,21 @@ func newCrew(d *Device) (*crew, error) {
 	if err != nil {
 		return nil, errors.Join(err, call.close())
 	}
-	return &crew{d: d, out: newEgress(d), in: newIngress(d), call: call, back: back}, nil
+	return &crew{d: d, out: newEgress(d), in: newIngress(d), call: call, back: back, lent: lend(2)}, nil
 }
 
-func (c *crew) close() error { return errors.Join(c.call.close(), c.back.close()) }
+func (c *crew) close() error {
+	c.lent()
+	return errors.Join(c.call.close(), c.back.close())
+}
 
 var procs sync.Mutex
 
-// lend has Go's scheduler run n more threads at once (GOMAXPROCS) until back is
+// lend has Go's scheduler run n more threads at once (GOMAXPROCS) until end is
 // called. A thread that carries packets comes back from its sleep thousands of
 // times a second, and would wait each time until another lets go of its place.
-func lend(n int) (back func()) {
+// Go does not follow a changed CPU limit of the process' cgroup from then on.
+func lend(n int) (end func()) {
 	add := func(n int) {
 		procs.Lock()
 		defer procs.Unlock()

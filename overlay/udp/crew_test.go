@@ -1,12 +1,37 @@
 package udp
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// TestLend: each crew has two places in Go's scheduler beside those of all others.
+func TestLend(t *testing.T) {
+	_, far, _, _ := twoHosts(t)
+	procs := runtime.GOMAXPROCS(0)
+	var crews [2]*crew
+	for i := range crews {
+		var err error
+		if crews[i], err = newCrew(far); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := runtime.GOMAXPROCS(0), procs+2*(i+1); got != want {
+			t.Errorf("crew %d: GOMAXPROCS is %d, want %d", i+1, got, want)
+		}
+	}
+	for i, c := range crews {
+		if err := c.close(); err != nil {
+			t.Error(err)
+		}
+		if got, want := runtime.GOMAXPROCS(0), procs+2*(1-i); got != want {
+			t.Errorf("without crew %d: GOMAXPROCS is %d, want %d", i+1, got, want)
+		}
+	}
+}
 
 // TestCrew brings the second thread in by a run and out by single packets, of
 // which none may be lost.

@@ -90,7 +90,6 @@ func (d *Device) Set(t *Table) { d.table.Store(t) }
 // run once.
 func (d *Device) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, d.stop.ring)()
-	defer lend(2)()
 	c, err := newCrew(d)
 	if err != nil {
 		return fmt.Errorf("carry packets of %s: %w", d.opt.Name, err)
