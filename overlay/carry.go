@@ -81,13 +81,19 @@ func await[T any](ctx context.Context, c <-chan T) {
 	}
 }
 
+// carrier is a network's backend where that carries packets itself, else nil.
+func (o *Overlay) carrier(r *record) Carrier {
+	c, _ := o.opt.Backends[r.Config.Backend.Type].(Carrier)
+	return c
+}
+
 // carriage returns who is to carry a network's packets and for which place;
 // nil for nobody. passed is closed when this may have changed.
 func (o *Overlay) carriage(n *network) (c Carrier, self Self, passed <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if n.Docker != nil {
-		c, _ = o.opt.Backends[n.Config.Backend.Type].(Carrier)
+		c = o.carrier(&n.record)
 	}
 	return c, n.self(), o.passed
 }
@@ -168,11 +174,11 @@ func (o *Overlay) guide(ctx context.Context, n *network, self Self, t Tunnel) {
 func (o *Overlay) carried(ctx context.Context, n *network) error {
 	for {
 		o.mu.Lock()
-		_, carrier := o.opt.Backends[n.Config.Backend.Type].(Carrier)
+		carrier := o.carrier(&n.record)
 		now := n.carrying
 		o.mu.Unlock()
 		switch {
-		case !carrier || now.open:
+		case carrier == nil || now.open:
 			return nil
 		case now.err != nil:
 			return now.err

@@ -175,7 +175,7 @@ func (o *Overlay) planPorts(bridge kernel.Link, r *record, joining map[string]bo
 	for _, p := range r.Published {
 		published[p.Endpoint] = true
 	}
-	carrier, _ := o.opt.Backends[r.Config.Backend.Type].(Carrier)
+	carrier := o.carrier(r)
 	out := make([]kernel.Veth, 0, len(r.Ports))
 	for _, p := range r.Ports {
 		veth := kernel.Veth{

@@ -400,7 +400,7 @@ func TestSyncRuns(t *testing.T) {
 			t.Errorf("at the start: %v, %v", all, err)
 		}
 		one.make(t, blueprint.Network{Name: "red"}) // without an event
-		time.Sleep(lookEvery)
+		time.Sleep(lookEvery)                       // the fake clock's
 		synctest.Wait()
 		if all, err := b.Docker(ctx); err != nil || len(all) != 2 {
 			t.Errorf("after a look: %v, %v", all, err)

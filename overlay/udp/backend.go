@@ -132,7 +132,7 @@ func fits(peer overlay.Lease) error {
 // Segments is what one message of the socket carries: 44 with an MTU of 1472.
 // Containers' super-packets may hold one more, and would go as two messages,
 // which the other host cannot put together again.
-func (Backend) Segments(mtu int) int { return max(1, min(maxRun, maxDatagram/mtu)) }
+func (Backend) Segments(mtu int) int { return perMessage(maxRun, max(mtu, minMTU)) }
 
 // Open attaches to the device and listens on the underlay.
 func (Backend) Open(self overlay.Self, log *slog.Logger) (overlay.Tunnel, error) {

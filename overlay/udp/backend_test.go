@@ -48,6 +48,7 @@ func TestSegments(t *testing.T) {
 		8972:  7,  // of 9000
 		1000:  64, // where the kernel's limit is the smaller one
 		40000: 1,
+		0:     64, // of a state file that lacks it
 	} {
 		got := Backend{}.Segments(mtu)
 		if got != want || got > 1 && got*mtu > maxDatagram {

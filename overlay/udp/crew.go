@@ -26,7 +26,6 @@ type crew struct {
 	shared atomic.Bool // set by the first, cleared by the second
 	call   *bell       // for the second, when shared was set
 	back   *bell       // for the first, when it is cleared
-	lent   func()      // ends what lend gave
 }
 
 func newCrew(d *Device) (*crew, error) {
@@ -38,28 +37,28 @@ func newCrew(d *Device) (*crew, error) {
 	if err != nil {
 		return nil, errors.Join(err, call.close())
 	}
-	return &crew{d: d, out: newEgress(d), in: newIngress(d), call: call, back: back, lent: lend(2)}, nil
+	addProcs(2)
+	return &crew{d: d, out: newEgress(d), in: newIngress(d), call: call, back: back}, nil
 }
 
 func (c *crew) close() error {
-	c.lent()
+	addProcs(-2)
 	return errors.Join(c.call.close(), c.back.close())
 }
 
+// procs keeps crews that come and go at once from taking one count of places for
+// another.
 var procs sync.Mutex
 
-// lend has Go's scheduler run n more threads at once (GOMAXPROCS) until end is
-// called. A thread that carries packets comes back from its sleep thousands of
-// times a second, and would wait each time until another lets go of its place.
-// Go does not follow a changed CPU limit of the process' cgroup from then on.
-func lend(n int) (end func()) {
-	add := func(n int) {
-		procs.Lock()
-		defer procs.Unlock()
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
-	}
-	add(n)
-	return func() { add(-n) }
+// addProcs has Go's scheduler run n more threads at once (GOMAXPROCS), one for
+// each of a crew's. A thread that carries packets comes back from its sleep
+// thousands of times a second, and would wait each time until another lets go of
+// its place. Go does not follow a changed CPU limit of the process' cgroup from
+// then on.
+func addProcs(n int) {
+	procs.Lock()
+	defer procs.Unlock()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 }
 
 // first carries packets until the device's bell rings.

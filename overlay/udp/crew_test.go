@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLend: each crew has two places in Go's scheduler beside those of all others.
-func TestLend(t *testing.T) {
+// TestProcs: each crew has two places in Go's scheduler beside those of all others.
+func TestProcs(t *testing.T) {
 	_, far, _, _ := twoHosts(t)
 	procs := runtime.GOMAXPROCS(0)
 	var crews [2]*crew

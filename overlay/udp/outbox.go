@@ -74,7 +74,7 @@ func (o *outbox) add(p *peer, head, body []byte) {
 // addRun appends count datagrams that lie in b one behind the other, each of
 // size bytes but the last. They go in as few messages of even length as can be.
 func (o *outbox) addRun(p *peer, b []byte, size, count int) {
-	most := max(1, min(o.limit(), maxDatagram/size))
+	most := perMessage(o.limit(), size)
 	for groups := (count + most - 1) / most; groups > 0; groups-- {
 		n := (count + groups - 1) / groups
 		part := b[:min(n*size, len(b))]
@@ -84,6 +84,10 @@ func (o *outbox) addRun(p *peer, b []byte, size, count int) {
 		m.count, m.bytes, m.closed = n, len(part), true
 	}
 }
+
+// perMessage is how many datagrams of size bytes one message takes where the
+// kernel takes limit.
+func perMessage(limit, size int) int { return max(1, min(limit, maxDatagram/size)) }
 
 func (o *outbox) limit() int {
 	if o.sock.segment.Load() {
